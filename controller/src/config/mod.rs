@@ -1,0 +1,1 @@
+//! Parsed and validated configuration.

@@ -1,0 +1,16 @@
+//! What the controller decides, without I/O: no runtime, cluster client, files, environment, clocks or randomness.
+
+pub mod eligibility;
+pub mod event_message;
+pub mod execution;
+pub mod ids;
+pub mod invariants;
+pub mod job_pod;
+pub mod names;
+pub mod pod_phase;
+pub mod pod_pool;
+pub mod report;
+pub mod report_name;
+pub mod retention;
+pub mod schedule;
+pub mod state;

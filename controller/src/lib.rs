@@ -1,0 +1,10 @@
+//! Runs a job pod on every matching node of a Kubernetes cluster, on a cron schedule, a bounded number at a time.
+//!
+//! The layers, and what each may know, are described in `ARCHITECTURE.md`; `cargo xtask layers` checks them.
+
+pub mod config;
+pub mod core;
+pub mod http;
+pub mod metrics;
+pub mod ports;
+pub mod runtime;

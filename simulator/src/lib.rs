@@ -1,0 +1,6 @@
+//! A simulated Kubernetes cluster: an API server in memory and thousands of fake nodes.
+//!
+//! `state` is the API server's state, pure; `apiserver` serves it over HTTP or in process.
+
+pub mod apiserver;
+pub mod state;
