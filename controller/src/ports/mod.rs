@@ -1,1 +1,9 @@
 //! What the controller needs from the world, as traits and their data: Kubernetes API types, never a client.
+//!
+//! `adapter` implements them for a real cluster and machine, the simulator for its in-memory cluster and virtual time.
+//! The futures are native (`impl Future + Send`), so an implementation costs no boxing.
+
+pub mod clock;
+pub mod cluster;
+pub mod entropy;
+pub mod error;

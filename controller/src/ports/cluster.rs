@@ -1,0 +1,193 @@
+//! The cluster as the controller sees it: nodes and its own job pods as slim views, and the few calls it makes.
+//!
+//! An implementation is bound to the controller's namespace and owner label when it is made. It does not retry: the core
+//! decides what a failure means. Every call is cancel safe in the sense that a dropped future of a write leaves the
+//! outcome unknown, never half done.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::Stream;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+use super::error::ClusterError;
+use crate::core::ids::ExecutionId;
+
+/// The fields of a node that decide whether it gets a job pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeView {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`: a node re-created under its name has another.
+    pub uid: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `spec.unschedulable` (cordoned).
+    pub unschedulable: bool,
+    /// Whether the condition `Ready` is `True`.
+    pub ready: bool,
+}
+
+/// `status.phase` of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodPhase {
+    /// Accepted, not every container has started.
+    Pending,
+    /// Bound, at least one container runs.
+    Running,
+    /// Every container ended with status 0.
+    Succeeded,
+    /// Every container ended, at least one badly; or evicted, or refused by the kubelet.
+    Failed,
+    /// The node cannot be reached, or a phase of a future version.
+    Unknown,
+}
+
+impl PodPhase {
+    /// The phase that the API calls `name`; an absent one is `Pending`, as for a pod no kubelet has seen.
+    #[must_use]
+    pub fn parse(name: Option<&str>) -> Self {
+        match name {
+            None | Some("" | "Pending") => Self::Pending,
+            Some("Running") => Self::Running,
+            Some("Succeeded") => Self::Succeeded,
+            Some("Failed") => Self::Failed,
+            Some(_) => Self::Unknown,
+        }
+    }
+}
+
+/// The fields of a job pod that the controller uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodView {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `spec.nodeName`; empty where unset.
+    pub node: String,
+    /// The owner label; empty where unset.
+    pub owner: String,
+    /// The execution label, where it is an execution id.
+    pub execution: Option<ExecutionId>,
+    /// `status.phase`.
+    pub phase: PodPhase,
+    /// Whether `metadata.deletionTimestamp` is set.
+    pub terminating: bool,
+    /// `status.reason`, else the reason of the container that failed (`OOMKilled`, `Error`); empty where neither.
+    pub reason: String,
+    /// `status.message`, else a sentence about the container that failed; empty where neither.
+    pub message: String,
+    /// Names of init containers, then containers: those whose logs exist.
+    pub containers: Vec<String>,
+}
+
+/// One message of the pod watch. A view never goes back: an implementation that reconnects lists again and says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodWatchEvent {
+    /// Every job pod of this owner as it is now: at the start and after each relist. What is not in it is gone.
+    Restarted(Vec<PodView>),
+    /// A job pod was created or changed.
+    Applied(PodView),
+    /// A job pod is gone from the API server; the view is its last state.
+    Deleted(PodView),
+}
+
+/// The address of the callback Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceAddress {
+    /// `spec.clusterIP`.
+    ClusterIp(String),
+    /// A headless Service: its DNS name within the cluster.
+    DnsName(String),
+}
+
+/// The calls that the controller makes.
+pub trait Cluster: Clone + Send + Sync + 'static {
+    /// The bytes of a container's log, in order.
+    type LogStream: Stream<Item = Result<Bytes, ClusterError>> + Send + Unpin;
+
+    /// All nodes, read page by page from one snapshot, in the order of their names.
+    ///
+    /// # Errors
+    /// Any kind; nothing is returned of a list that broke off.
+    fn list_nodes(&self) -> impl Future<Output = Result<Vec<NodeView>, ClusterError>> + Send;
+
+    /// Creates a job pod.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Refused`, or transient: then it may exist all the same.
+    fn create_pod(&self, pod: Pod) -> impl Future<Output = Result<PodView, ClusterError>> + Send;
+
+    /// One pod by name, whoever owns it, as the API server has it now.
+    ///
+    /// # Errors
+    /// `NotFound`, or transient.
+    fn get_pod(&self, name: &str) -> impl Future<Output = Result<PodView, ClusterError>> + Send;
+
+    /// Every pod that carries this owner's label, as the API server has it now (never from an old cache).
+    ///
+    /// # Errors
+    /// Any kind; nothing is returned of a list that broke off.
+    fn list_pods(&self) -> impl Future<Output = Result<Vec<PodView>, ClusterError>> + Send;
+
+    /// Watches this owner's pods; begins with `Restarted`, and again after each interruption. Ends only with an error
+    /// item or when dropped; the caller begins again after a pause.
+    fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send;
+
+    /// Deletes the job pods of one execution of this owner, selected by both labels, with their usual grace.
+    ///
+    /// # Errors
+    /// Any kind; deleting none is no error. Can be repeated.
+    fn delete_pods(
+        &self,
+        execution: &ExecutionId,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+
+    /// Streams the log of one container of a pod that has started.
+    ///
+    /// # Errors
+    /// `NotFound` once the pod is gone, or transient.
+    fn pod_log(
+        &self,
+        pod: &str,
+        container: &str,
+    ) -> impl Future<Output = Result<Self::LogStream, ClusterError>> + Send;
+
+    /// Creates a Kubernetes event.
+    ///
+    /// # Errors
+    /// Any kind.
+    fn create_event(&self, event: Event) -> impl Future<Output = Result<(), ClusterError>> + Send;
+
+    /// The data of a ConfigMap of this namespace.
+    ///
+    /// # Errors
+    /// `NotFound`, or transient.
+    fn config_map(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<BTreeMap<String, String>, ClusterError>> + Send;
+
+    /// The address of a Service of this namespace.
+    ///
+    /// # Errors
+    /// `NotFound`, or transient.
+    fn service_address(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<ServiceAddress, ClusterError>> + Send;
+
+    /// The top owner of a pod of this namespace: its ReplicaSet's Deployment where there is one, else its own
+    /// controller; none where nobody owns it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Refused` (RBAC), or transient.
+    fn top_owner(
+        &self,
+        pod: &str,
+    ) -> impl Future<Output = Result<Option<OwnerReference>, ClusterError>> + Send;
+}
