@@ -1,1 +1,58 @@
-//! To be written.
+//! The invariants of an execution, as functions that tests, the simulator and production can call after every event.
+
+use super::execution::Execution;
+use super::pod_pool::SlotHolder;
+use super::state::NodeState;
+
+/// Checks every invariant.
+///
+/// # Errors
+/// The first that does not hold, as a sentence with the figures.
+pub fn check(execution: &Execution) -> Result<(), String> {
+    slots_belong_to_running_nodes(execution)?;
+    ended_nodes_are_counted_once(execution)?;
+    an_ended_execution_has_no_open_node(execution)
+}
+
+fn slots_belong_to_running_nodes(execution: &Execution) -> Result<(), String> {
+    let mut held = 0;
+    for (index, node) in execution.nodes().iter().enumerate() {
+        let holds = execution.pool().holds(&SlotHolder::Node(index));
+        held += usize::from(holds);
+        if holds != (node.state() == NodeState::Running) {
+            return Err(format!(
+                "node {} is {} and holds a slot: {holds}",
+                node.node(),
+                node.state().as_str()
+            ));
+        }
+    }
+    let size = execution.pool().size().get() as usize;
+    if held > size {
+        return Err(format!("{held} nodes hold slots of a pool of {size}"));
+    }
+    Ok(())
+}
+
+fn ended_nodes_are_counted_once(execution: &Execution) -> Result<(), String> {
+    let ended = execution
+        .nodes()
+        .iter()
+        .filter(|node| node.state().is_final())
+        .count();
+    if ended != execution.ended_nodes() {
+        return Err(format!(
+            "{ended} nodes have ended, {} were counted",
+            execution.ended_nodes()
+        ));
+    }
+    Ok(())
+}
+
+fn an_ended_execution_has_no_open_node(execution: &Execution) -> Result<(), String> {
+    let open = execution.nodes().len() - execution.ended_nodes();
+    if execution.makespan().is_some() && open > 0 {
+        return Err(format!("the execution has ended with {open} nodes open"));
+    }
+    Ok(())
+}

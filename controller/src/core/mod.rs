@@ -3,6 +3,7 @@
 pub mod eligibility;
 pub mod event_message;
 pub mod execution;
+pub mod failure;
 pub mod ids;
 pub mod invariants;
 pub mod job_pod;
@@ -14,3 +15,6 @@ pub mod report_name;
 pub mod retention;
 pub mod schedule;
 pub mod state;
+pub mod summary;
+pub mod time;
+pub mod views;

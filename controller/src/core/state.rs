@@ -1,1 +1,166 @@
-//! To be written.
+//! The closed lists of states and reasons that API, files, pages, command line and metrics share.
+
+use serde::{Deserialize, Serialize};
+
+/// Where one node stands in one execution. `camelCase` in JSON and labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeState {
+    /// Its turn has not come.
+    Waiting,
+    /// Its pod is being created or has not ended.
+    Running,
+    /// Its pod succeeded, and a result arrived where one is expected.
+    Succeeded,
+    /// Its pod ended badly, was refused, evicted or deleted, or passed a deadline.
+    Failed,
+    /// Its node is gone or has been NotReady too long.
+    Lost,
+    /// Its turn never came.
+    NotStarted,
+    /// Not eligible when the execution began.
+    Excluded,
+}
+
+impl NodeState {
+    /// Every state, in the order in which people read them.
+    pub const ALL: [Self; 7] = [
+        Self::Waiting,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Lost,
+        Self::NotStarted,
+        Self::Excluded,
+    ];
+
+    /// The word for it in JSON, labels and text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Lost => "lost",
+            Self::NotStarted => "notStarted",
+            Self::Excluded => "excluded",
+        }
+    }
+
+    /// Whether it can still change by the pod's doing. (`NoResult` can turn into `succeeded` all the same.)
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Running)
+    }
+}
+
+/// Where one execution stands. `camelCase` in JSON and labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ExecutionState {
+    /// Not every node has ended.
+    Running,
+    /// Every eligible node succeeded.
+    Succeeded,
+    /// Some node did not succeed.
+    Degraded,
+    /// No node succeeded.
+    Failed,
+    /// No node was eligible.
+    Empty,
+    /// Stopped by hand.
+    Cancelled,
+}
+
+impl ExecutionState {
+    /// Every state an execution can end in.
+    pub const FINAL: [Self; 5] = [
+        Self::Succeeded,
+        Self::Degraded,
+        Self::Failed,
+        Self::Empty,
+        Self::Cancelled,
+    ];
+
+    /// The word for it in JSON, labels and text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Empty => "empty",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Why a node is in its state, where the state alone does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reason {
+    /// Excluded: its labels do not match `jobNodeSelector`.
+    NodeSelector,
+    /// Excluded: its condition Ready is not True.
+    NotReady,
+    /// Excluded: it is cordoned and `runOnUnscheduledNodes` is false.
+    Unschedulable,
+    /// Failed: the pod succeeded without having posted a result.
+    NoResult,
+    /// Failed: a container ended badly.
+    PodFailed,
+    /// Failed: the kubelet or somebody evicted the pod.
+    Evicted,
+    /// Failed: the pod was deleted before it ended.
+    Deleted,
+    /// Failed: the API server refused the pod.
+    Refused,
+    /// Failed: the template could not be rendered for this node.
+    Template,
+    /// Failed: the pod of an earlier execution on this node would not go away.
+    PreviousPod,
+}
+
+impl Reason {
+    /// Every reason, for metrics that begin at zero.
+    pub const ALL: [Self; 10] = [
+        Self::NodeSelector,
+        Self::NotReady,
+        Self::Unschedulable,
+        Self::NoResult,
+        Self::PodFailed,
+        Self::Evicted,
+        Self::Deleted,
+        Self::Refused,
+        Self::Template,
+        Self::PreviousPod,
+    ];
+
+    /// The word for it in JSON, labels and text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NodeSelector => "NodeSelector",
+            Self::NotReady => "NotReady",
+            Self::Unschedulable => "Unschedulable",
+            Self::NoResult => "NoResult",
+            Self::PodFailed => "PodFailed",
+            Self::Evicted => "Evicted",
+            Self::Deleted => "Deleted",
+            Self::Refused => "Refused",
+            Self::Template => "Template",
+            Self::PreviousPod => "PreviousPod",
+        }
+    }
+}
+
+/// What began an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trigger {
+    /// The cron expression.
+    Schedule,
+    /// `runOnStartup`.
+    Startup,
+}
