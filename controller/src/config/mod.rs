@@ -1,1 +1,3 @@
 //! Parsed and validated configuration.
+
+pub mod pod_template;
