@@ -1,9 +1,11 @@
 //! What the controller decides, without I/O: no runtime, cluster client, files, environment, clocks or randomness.
 
+pub mod cron_expression;
 pub mod eligibility;
 pub mod event_message;
 pub mod execution;
 pub mod failure;
+pub mod go_duration;
 pub mod ids;
 pub mod invariants;
 pub mod job_pod;
