@@ -1,0 +1,110 @@
+//! The clocks of a simulation, both derived from tokio's instant: virtual under paused time, real while serving.
+//!
+//! The monotonic clock is the time since the clock was made. The wall clock is a start time, plus that, plus an offset that
+//! a script may step either way; nothing else moves.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use controller::ports::clock::{Clock, Monotonic};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+/// A wall clock with a scripted offset over tokio's monotonic one. Clones are the same clock.
+#[derive(Debug, Clone)]
+pub struct SimClock {
+    origin: Instant,
+    start: Timestamp,
+    offset_ms: Arc<AtomicI64>,
+}
+
+impl SimClock {
+    /// A clock that reads `start` now. To be called within a tokio runtime where its time is paused.
+    #[must_use]
+    pub fn starting_at(start: Timestamp) -> Self {
+        Self {
+            origin: Instant::now(),
+            start,
+            offset_ms: Arc::default(),
+        }
+    }
+
+    /// Steps the wall clock by `step_ms` milliseconds, either way, for all clones; the monotonic one goes on.
+    pub fn step_wall_ms(&self, step_ms: i64) {
+        self.offset_ms.fetch_add(step_ms, Ordering::Relaxed);
+    }
+
+    /// A clock of its own that agrees with this one now: what a replica on another machine has.
+    #[must_use]
+    pub fn separate(&self) -> Self {
+        Self {
+            origin: self.origin,
+            start: self.start,
+            offset_ms: Arc::new(AtomicI64::new(self.offset_ms.load(Ordering::Relaxed))),
+        }
+    }
+}
+
+impl Clock for SimClock {
+    fn wall(&self) -> Timestamp {
+        let elapsed =
+            SignedDuration::try_from(self.origin.elapsed()).unwrap_or(SignedDuration::MAX);
+        let offset = SignedDuration::from_millis(self.offset_ms.load(Ordering::Relaxed));
+        self.start
+            .saturating_add(elapsed.saturating_add(offset))
+            .unwrap_or(Timestamp::MAX)
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        Monotonic(self.origin.elapsed())
+    }
+
+    fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + Send {
+        // Beyond what an instant can hold is "never" for every purpose: a year on, the caller looks again.
+        let far = Duration::from_secs(365 * 24 * 3600);
+        let instant = self
+            .origin
+            .checked_add(deadline.0)
+            .unwrap_or_else(|| Instant::now() + far);
+        tokio::time::sleep_until(instant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_faces_follow_virtual_time() {
+        let clock = SimClock::starting_at(at("2026-01-01T00:00:00Z"));
+        clock
+            .sleep_until(clock.monotonic().after(Duration::from_secs(3600)))
+            .await;
+        assert_eq!(clock.wall(), at("2026-01-01T01:00:00Z"));
+        assert_eq!(clock.monotonic(), Monotonic(Duration::from_secs(3600)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_moves_the_wall_clock_alone_and_of_every_clone() {
+        let clock = SimClock::starting_at(at("2026-01-01T01:00:00Z"));
+        let (clone, apart) = (clock.clone(), clock.separate());
+        clock.step_wall_ms(-3_600_000);
+        assert_eq!(clone.wall(), at("2026-01-01T00:00:00Z"));
+        assert_eq!(apart.wall(), at("2026-01-01T01:00:00Z"));
+        assert_eq!(clone.monotonic(), Monotonic(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_has_passed_returns_at_once() {
+        let clock = SimClock::starting_at(at("2026-01-01T00:00:00Z"));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        clock.sleep_until(Monotonic(Duration::from_secs(1))).await;
+        assert_eq!(clock.monotonic(), Monotonic(Duration::from_secs(5)));
+    }
+}
