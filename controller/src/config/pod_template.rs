@@ -53,7 +53,9 @@ pub struct PodTemplate {
 
 impl std::fmt::Debug for PodTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PodTemplate").field("text", &self.text).finish_non_exhaustive()
+        f.debug_struct("PodTemplate")
+            .field("text", &self.text)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,8 +75,13 @@ impl PodTemplate {
     pub fn parse(text: &str) -> Result<Self, PodTemplateError> {
         let mut template = Template::with_name(TEMPLATE_NAME);
         template.add_funcs(functions::FUNCTIONS);
-        template.parse(text).map_err(|error| PodTemplateError::Syntax(one_line(&error.to_string())))?;
-        Ok(Self { text: text.into(), template: Arc::new(template) })
+        template
+            .parse(text)
+            .map_err(|error| PodTemplateError::Syntax(one_line(&error.to_string())))?;
+        Ok(Self {
+            text: text.into(),
+            template: Arc::new(template),
+        })
     }
 
     /// The template as it was given, to be kept with an execution.
@@ -87,7 +94,12 @@ impl PodTemplate {
     ///
     /// # Errors
     /// Any kind of [`PodTemplateError`] but a syntax error.
-    pub fn render(&self, node: &str, execution_id: &str, namespace: &str) -> Result<Pod, PodTemplateError> {
+    pub fn render(
+        &self,
+        node: &str,
+        execution_id: &str,
+        namespace: &str,
+    ) -> Result<Pod, PodTemplateError> {
         let text = self.render_text(node, execution_id, namespace)?;
         let (value, leniency) = read_document(&text)?;
         let mut pod: Pod = from_value(&value, leniency).map_err(|error| not_a_pod(&error))?;
@@ -96,13 +108,24 @@ impl PodTemplate {
     }
 
     /// Renders the text alone.
-    fn render_text(&self, node: &str, execution_id: &str, namespace: &str) -> Result<String, PodTemplateError> {
-        #[allow(clippy::disallowed_types, reason = "the engine's map; it is walked in the order of its keys")]
-        let values: std::collections::HashMap<String, gtmpl_ng::Value> =
-            [("NodeName", node), ("ExecutionID", execution_id), ("Namespace", namespace)]
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), gtmpl_ng::Value::from(value)))
-                .collect();
+    fn render_text(
+        &self,
+        node: &str,
+        execution_id: &str,
+        namespace: &str,
+    ) -> Result<String, PodTemplateError> {
+        #[allow(
+            clippy::disallowed_types,
+            reason = "the engine's map; it is walked in the order of its keys"
+        )]
+        let values: std::collections::HashMap<String, gtmpl_ng::Value> = [
+            ("NodeName", node),
+            ("ExecutionID", execution_id),
+            ("Namespace", namespace),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), gtmpl_ng::Value::from(value)))
+        .collect();
         self.template
             .render(&Context::from(values))
             .map_err(|error| PodTemplateError::Render(one_line(&error.to_string())))
@@ -110,7 +133,9 @@ impl PodTemplate {
 }
 
 fn not_a_pod(error: &TypedValueError) -> PodTemplateError {
-    PodTemplateError::NotAPod { field: one_line(&error.to_string()) }
+    PodTemplateError::NotAPod {
+        field: one_line(&error.to_string()),
+    }
 }
 
 fn one_line(text: &str) -> String {
@@ -119,13 +144,19 @@ fn one_line(text: &str) -> String {
 
 /// Reads the first document, without its `apiVersion` and `kind`: it becomes a pod whatever it says.
 fn read_document(text: &str) -> Result<(Value, Leniency), PodTemplateError> {
-    let json = text.trim_start().starts_with('{').then(|| parse_first_json_value(text));
+    let json = text
+        .trim_start()
+        .starts_with('{')
+        .then(|| parse_first_json_value(text));
     let (value, leniency) = match json {
         Some(Ok(value)) => (value, Leniency::Strict),
         // What begins with a brace may still be YAML in flow style.
         Some(Err(_)) | None => {
             let document = parse_first_yaml_document(text).map_err(PodTemplateError::Malformed)?;
-            (document.ok_or(PodTemplateError::Empty)?, Leniency::NumbersAsText)
+            (
+                document.ok_or(PodTemplateError::Empty)?,
+                Leniency::NumbersAsText,
+            )
         }
     };
     match value {
@@ -134,7 +165,9 @@ fn read_document(text: &str) -> Result<(Value, Leniency), PodTemplateError> {
             Ok((Value::Mapping(entries), leniency))
         }
         Value::Null => Ok((value, leniency)),
-        _ => Err(PodTemplateError::NotAPod { field: "a pod is a mapping".into() }),
+        _ => Err(PodTemplateError::NotAPod {
+            field: "a pod is a mapping".into(),
+        }),
     }
 }
 
@@ -163,16 +196,34 @@ mod tests {
         check("{{/* c */}}x", "x");
         check("{{ .NodeName }}/{{ $.Namespace }}", "node-a/batch");
         check("{{ $n := .NodeName }}{{ $n = \"x\" }}{{ $n }}", "x");
-        check("{{ if eq .NodeName \"b\" }}1{{ else if eq .NodeName \"node-a\" }}2{{ else }}3{{ end }}", "2");
+        check(
+            "{{ if eq .NodeName \"b\" }}1{{ else if eq .NodeName \"node-a\" }}2{{ else }}3{{ end }}",
+            "2",
+        );
         check("{{ with .Nope }}1{{ else }}2{{ end }}", "2");
-        check("{{ range $k, $v := . }}{{ $k }}={{ $v }};{{ end }}", "ExecutionID=202611232359;Namespace=batch;NodeName=node-a;");
+        check(
+            "{{ range $k, $v := . }}{{ $k }}={{ $v }};{{ end }}",
+            "ExecutionID=202611232359;Namespace=batch;NodeName=node-a;",
+        );
         check("{{ range 3 }}{{ . }}{{ end }}", "012");
-        check("{{ range $i := 3 }}{{ if eq $i 1 }}{{ continue }}{{ end }}{{ $i }}{{ end }}", "02");
+        check(
+            "{{ range $i := 3 }}{{ if eq $i 1 }}{{ continue }}{{ end }}{{ $i }}{{ end }}",
+            "02",
+        );
         check("{{ range .Nope }}x{{ else }}none{{ end }}", "none");
-        check("{{ define \"t\" }}[{{ . }}]{{ end }}{{ template \"t\" .NodeName }}", "[node-a]");
+        check(
+            "{{ define \"t\" }}[{{ . }}]{{ end }}{{ template \"t\" .NodeName }}",
+            "[node-a]",
+        );
         check("{{ block \"t\" .NodeName }}<{{ . }}>{{ end }}", "<node-a>");
-        check("{{ . }}", "map[ExecutionID:202611232359 Namespace:batch NodeName:node-a]");
-        check("{{ `raw` }}{{ 'a' }}{{ true }}{{ 1.5 }}{{ 0x10 }}", "raw97true1.516");
+        check(
+            "{{ . }}",
+            "map[ExecutionID:202611232359 Namespace:batch NodeName:node-a]",
+        );
+        check(
+            "{{ `raw` }}{{ 'a' }}{{ true }}{{ 1.5 }}{{ 0x10 }}",
+            "raw97true1.516",
+        );
         check("{{ (index . \"NodeName\") }}", "node-a");
         check("{{ \"a\\tb\" }}", "a\tb");
         check("{{- 3 -}}", "3");
@@ -189,25 +240,49 @@ mod tests {
         check("{{ html .Nope }}", "&lt;no value&gt;");
         check("{{ urlquery .Nope }}", "%3Cno+value%3E");
         check("{{ index . \"Nope\" }}|", "|");
-        check("{{ eq .Nope \"\" }}{{ eq .Nope .Nope }}{{ not .Nope }}", "falsetruetrue");
+        check(
+            "{{ eq .Nope \"\" }}{{ eq .Nope .Nope }}{{ not .Nope }}",
+            "falsetruetrue",
+        );
         check("{{ or .Nope \"d\" }}{{ and .NodeName \"e\" }}", "de");
     }
 
     #[test]
     fn functions_follow_go() {
-        check("{{ printf \"%s/%q/%d/%5s|%-5s|%x\" .Namespace .NodeName 7 \"a\" \"b\" \"hi\" }}", "batch/\"node-a\"/7/    a|b    |6869");
-        check("{{ printf \"%v %t %T %05d %c %U\" 1.5 true \"x\" 42 65 65 }}", "1.5 true string 00042 A U+0041");
-        check("{{ printf \"%d\" \"x\" }}{{ printf \"%s\" }}{{ printf \"a\" 1 }}", "%!d(string=x)%!s(MISSING)a%!(EXTRA int=1)");
-        check("{{ printf \"%.2f\" 3.14159 }}{{ printf \"%6.2f\" 2.5 }}", "3.14  2.50");
+        check(
+            "{{ printf \"%s/%q/%d/%5s|%-5s|%x\" .Namespace .NodeName 7 \"a\" \"b\" \"hi\" }}",
+            "batch/\"node-a\"/7/    a|b    |6869",
+        );
+        check(
+            "{{ printf \"%v %t %T %05d %c %U\" 1.5 true \"x\" 42 65 65 }}",
+            "1.5 true string 00042 A U+0041",
+        );
+        check(
+            "{{ printf \"%d\" \"x\" }}{{ printf \"%s\" }}{{ printf \"a\" 1 }}",
+            "%!d(string=x)%!s(MISSING)a%!(EXTRA int=1)",
+        );
+        check(
+            "{{ printf \"%.2f\" 3.14159 }}{{ printf \"%6.2f\" 2.5 }}",
+            "3.14  2.50",
+        );
         check("{{ len .NodeName }}{{ len . }}", "63");
-        check("{{ slice .NodeName 0 4 }}|{{ slice .NodeName 5 }}", "node|a");
+        check(
+            "{{ slice .NodeName 0 4 }}|{{ slice .NodeName 5 }}",
+            "node|a",
+        );
         check("{{ index .NodeName 0 }}", "110");
         check("{{ html \"<a&'\\\">\" }}", "&lt;a&amp;&#39;&#34;&gt;");
         check("{{ js \"it's <b>\" }}", "it\\'s \\u003Cb\\u003E");
         check("{{ urlquery \"a b&c\" }}", "a+b%26c");
-        check("{{ print 1 2 \"a\" \"b\" 3 }}|{{ println \"a\" 1 }}", "1 2ab3|a 1\n");
+        check(
+            "{{ print 1 2 \"a\" \"b\" 3 }}|{{ println \"a\" 1 }}",
+            "1 2ab3|a 1\n",
+        );
         check("{{ and 1 0 }}{{ or 0 \"\" }}|{{ not 1 }}", "0|false");
-        check("{{ eq 1 2 1 }}{{ ne 1 2 }}{{ lt 1 2 }}{{ le 2 2 }}{{ gt \"b\" \"a\" }}{{ ge 1 2 }}", "truetruetruetruetruefalse");
+        check(
+            "{{ eq 1 2 1 }}{{ ne 1 2 }}{{ lt 1 2 }}{{ le 2 2 }}{{ gt \"b\" \"a\" }}{{ ge 1 2 }}",
+            "truetruetruetruetruefalse",
+        );
         check("{{ .NodeName | printf \"%s-%s\" \"a\" | len }}", "8");
     }
 
@@ -226,7 +301,13 @@ mod tests {
             "{{ 1 | 2 }}",
             "{{ else }}",
         ] {
-            assert!(matches!(PodTemplate::parse(template), Err(PodTemplateError::Syntax(_))), "{template}");
+            assert!(
+                matches!(
+                    PodTemplate::parse(template),
+                    Err(PodTemplateError::Syntax(_))
+                ),
+                "{template}"
+            );
         }
         for template in [
             "{{ nil }}",
@@ -249,43 +330,66 @@ mod tests {
             "{{ call .NodeName }}",
         ] {
             let error = refused(template);
-            assert!(matches!(error, PodTemplateError::Render(_)), "{template}: {error:?}");
+            assert!(
+                matches!(error, PodTemplateError::Render(_)),
+                "{template}: {error:?}"
+            );
         }
     }
 
     #[test]
     fn a_syntax_error_names_the_template_and_the_line() {
-        let error = PodTemplate::parse("a\nb {{ .NodeName").unwrap_err().to_string();
+        let error = PodTemplate::parse("a\nb {{ .NodeName")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("job-pod") && error.contains(":2"), "{error}");
     }
 
     fn pod(template: &str) -> serde_json::Value {
-        let pod = PodTemplate::parse(template).unwrap().render("node-a", "202611232359", "batch");
+        let pod = PodTemplate::parse(template)
+            .unwrap()
+            .render("node-a", "202611232359", "batch");
         serde_json::to_value(pod.unwrap_or_else(|error| panic!("{template}: {error}"))).unwrap()
     }
 
     #[test]
     fn numbers_and_booleans_become_text_where_text_is_wanted() {
-        let pod = pod("metadata: {annotations: {a: 1, b: yes, c: 1.10, 5: x}}\nspec:\n  containers:\n  - {name: m, args: [1, on, 0x10], env: [{name: A, value: 010}], resources: {limits: {cpu: 1, memory: 1.5Gi}}}\n  activeDeadlineSeconds: 1e3\n");
-        assert_eq!(pod["metadata"]["annotations"], serde_json::json!({"a": "1", "b": "true", "c": "1.1", "5": "x"}));
+        let pod = pod(
+            "metadata: {annotations: {a: 1, b: yes, c: 1.10, 5: x}}\nspec:\n  containers:\n  - {name: m, args: [1, on, 0x10], env: [{name: A, value: 010}], resources: {limits: {cpu: 1, memory: 1.5Gi}}}\n  activeDeadlineSeconds: 1e3\n",
+        );
+        assert_eq!(
+            pod["metadata"]["annotations"],
+            serde_json::json!({"a": "1", "b": "true", "c": "1.1", "5": "x"})
+        );
         let container = &pod["spec"]["containers"][0];
         assert_eq!(container["args"], serde_json::json!(["1", "true", "16"]));
         assert_eq!(container["env"][0]["value"], "8");
-        assert_eq!(container["resources"]["limits"], serde_json::json!({"cpu": "1", "memory": "1536Mi"}));
+        assert_eq!(
+            container["resources"]["limits"],
+            serde_json::json!({"cpu": "1", "memory": "1536Mi"})
+        );
         assert_eq!(pod["spec"]["activeDeadlineSeconds"], 1000);
     }
 
     #[test]
     fn json_is_strict_about_types_and_yaml_in_braces_is_still_yaml() {
         let template = PodTemplate::parse("{\"spec\":{\"nodeName\":5}}").unwrap();
-        assert!(matches!(template.render("n", "i", "s"), Err(PodTemplateError::NotAPod { .. })));
+        assert!(matches!(
+            template.render("n", "i", "s"),
+            Err(PodTemplateError::NotAPod { .. })
+        ));
         assert_eq!(pod("{spec: {nodeName: 5}}")["spec"]["nodeName"], "5");
-        assert_eq!(pod("{\"spec\":{\"nodeName\":\"a\"}} trailing")["spec"]["nodeName"], "a");
+        assert_eq!(
+            pod("{\"spec\":{\"nodeName\":\"a\"}} trailing")["spec"]["nodeName"],
+            "a"
+        );
     }
 
     #[test]
     fn octal_modes_nulls_and_unknown_fields_are_read_as_go_reads_them() {
-        let pod = pod("metadata: {labels: null}\nspec:\n  nosuch: 1\n  containers: null\n  hostNetwork: false\n  volumes: [{name: v, secret: {secretName: s, defaultMode: 0644}}]\n");
+        let pod = pod(
+            "metadata: {labels: null}\nspec:\n  nosuch: 1\n  containers: null\n  hostNetwork: false\n  volumes: [{name: v, secret: {secretName: s, defaultMode: 0644}}]\n",
+        );
         assert_eq!(pod["spec"]["volumes"][0]["secret"]["defaultMode"], 0o644);
         assert_eq!(pod["spec"]["hostNetwork"], serde_json::Value::Null);
     }
@@ -298,11 +402,21 @@ mod tests {
             ("just text", "mapping"),
             ("spec: [unclosed", "yaml"),
             ("spec: {containers: {name: x}}", "spec.containers"),
-            ("spec: {containers: [{name: m, resources: {limits: {cpu: lots}}}]}", "quantity"),
+            (
+                "spec: {containers: [{name: m, resources: {limits: {cpu: lots}}}]}",
+                "quantity",
+            ),
             ("spec: {hostNetwork: 'true'}", "spec.hostNetwork"),
         ] {
-            let error = PodTemplate::parse(template).unwrap().render("n", "i", "s").unwrap_err().to_string();
-            assert!(error.contains(part) && !error.contains('\n'), "{template}: {error}");
+            let error = PodTemplate::parse(template)
+                .unwrap()
+                .render("n", "i", "s")
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(part) && !error.contains('\n'),
+                "{template}: {error}"
+            );
         }
     }
 }

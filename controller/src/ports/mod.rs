@@ -7,3 +7,4 @@ pub mod clock;
 pub mod cluster;
 pub mod entropy;
 pub mod error;
+pub mod report_store;

@@ -136,7 +136,15 @@ fn index(args: &[Value]) -> Result<Value, FuncError> {
 
 /// The escapers print an absent value as the template itself would.
 fn printable(args: &[Value]) -> Vec<Value> {
-    args.iter().map(|arg| if absent(arg) { Value::from("<no value>") } else { arg.clone() }).collect()
+    args.iter()
+        .map(|arg| {
+            if absent(arg) {
+                Value::from("<no value>")
+            } else {
+                arg.clone()
+            }
+        })
+        .collect()
 }
 
 fn html(args: &[Value]) -> Result<Value, FuncError> {

@@ -38,7 +38,10 @@ pub(crate) fn canonical_quantity(text: &str) -> Option<String> {
         Some(rest) => rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count()),
         None => ("", rest),
     };
-    if whole.is_empty() && fraction.is_empty() && !(suffix.is_empty() && negative | text.starts_with('+')) {
+    if whole.is_empty()
+        && fraction.is_empty()
+        && !(suffix.is_empty() && negative | text.starts_with('+'))
+    {
         return None;
     }
     let digits = [whole, fraction].concat();
@@ -47,15 +50,26 @@ pub(crate) fn canonical_quantity(text: &str) -> Option<String> {
         return None;
     }
     let (format, exponent) = suffix_meaning(suffix)?;
-    let magnitude: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
-    let mut amount = Amount { mantissa: magnitude, scale: -i32::try_from(fraction.len()).ok()? };
+    let magnitude: i128 = if digits.is_empty() {
+        0
+    } else {
+        digits.parse().ok()?
+    };
+    let mut amount = Amount {
+        mantissa: magnitude,
+        scale: -i32::try_from(fraction.len()).ok()?,
+    };
     if format == Format::BinarySi {
         amount.mantissa = amount.mantissa.checked_mul(1_i128 << exponent)?;
     } else {
         amount.scale = amount.scale.checked_add(exponent)?;
     }
     let amount = round_up(amount)?;
-    let amount = if format == Format::BinarySi { cap(amount) } else { amount };
+    let amount = if format == Format::BinarySi {
+        cap(amount)
+    } else {
+        amount
+    };
     write_canonical(amount, format, negative)
 }
 
@@ -82,7 +96,9 @@ fn suffix_meaning(suffix: &str) -> Option<(Format, i32)> {
         "Ei" => binary(60),
         _ => {
             let exponent: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            (-1000..=1000).contains(&exponent).then_some((Format::DecimalExponent, exponent))
+            (-1000..=1000)
+                .contains(&exponent)
+                .then_some((Format::DecimalExponent, exponent))
         }
     }
 }
@@ -97,7 +113,10 @@ fn round_up(amount: Amount) -> Option<Amount> {
         Some(divisor) => (amount.mantissa + divisor - 1) / divisor,
         None => i128::from(amount.mantissa > 0),
     };
-    Some(Amount { mantissa, scale: NANO })
+    Some(Amount {
+        mantissa,
+        scale: NANO,
+    })
 }
 
 fn cap(amount: Amount) -> Amount {
@@ -107,7 +126,14 @@ fn cap(amount: Amount) -> Amount {
         .and_then(|places| 10_i128.checked_pow(places))
         .and_then(|unit| largest.checked_mul(unit))
         .is_some_and(|limit| amount.mantissa > limit);
-    if exceeds { Amount { mantissa: largest, scale: 0 } } else { amount }
+    if exceeds {
+        Amount {
+            mantissa: largest,
+            scale: 0,
+        }
+    } else {
+        amount
+    }
 }
 
 fn write_canonical(amount: Amount, format: Format, negative: bool) -> Option<String> {
@@ -147,7 +173,9 @@ fn whole_number(amount: Amount) -> Option<i128> {
             let unit = 10_i128.checked_pow(places)?;
             (amount.mantissa % unit == 0).then_some(amount.mantissa / unit)
         }
-        Err(_) => amount.mantissa.checked_mul(10_i128.checked_pow(u32::try_from(amount.scale).ok()?)?),
+        Err(_) => amount
+            .mantissa
+            .checked_mul(10_i128.checked_pow(u32::try_from(amount.scale).ok()?)?),
     }
 }
 
@@ -199,13 +227,19 @@ mod tests {
             ("0.1n", "1n"),
             ("16Ei", "9223372036854775807"),
         ] {
-            assert_eq!(canonical_quantity(given).as_deref(), Some(canonical), "{given}");
+            assert_eq!(
+                canonical_quantity(given).as_deref(),
+                Some(canonical),
+                "{given}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_quantity_is_refused() {
-        for given in ["", "ten", "1mm", "1 Gi", "1.2.3", "0x10", "1KB", "e3", "--1", "NaN", ".", "Mi"] {
+        for given in [
+            "", "ten", "1mm", "1 Gi", "1.2.3", "0x10", "1KB", "e3", "--1", "NaN", ".", "Mi",
+        ] {
             assert_eq!(canonical_quantity(given), None, "{given}");
         }
     }

@@ -5,7 +5,10 @@
 //! is no string: there the types are strict.
 
 use serde::de::value::{Error, StrDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
+    Visitor,
+};
 
 use super::quantity::canonical_quantity;
 use super::yaml_value::{Value, scalar_text};
@@ -35,9 +38,11 @@ pub(crate) fn from_value<'a, T: serde::Deserialize<'a>>(
     value: &'a Value,
     leniency: Leniency,
 ) -> Result<T, TypedValueError> {
-    serde_path_to_error::deserialize(ValueDeserializer { value, leniency }).map_err(|error| TypedValueError {
-        path: error.path().to_string(),
-        message: error.inner().to_string(),
+    serde_path_to_error::deserialize(ValueDeserializer { value, leniency }).map_err(|error| {
+        TypedValueError {
+            path: error.path().to_string(),
+            message: error.inner().to_string(),
+        }
     })
 }
 
@@ -49,20 +54,36 @@ struct ValueDeserializer<'a> {
 
 impl<'a> ValueDeserializer<'a> {
     fn sequence<V: Visitor<'a>>(self, items: &'a [Value], visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_seq(Items { items: items.iter(), leniency: self.leniency })
+        visitor.visit_seq(Items {
+            items: items.iter(),
+            leniency: self.leniency,
+        })
     }
 
-    fn mapping<V: Visitor<'a>>(self, entries: &'a [(String, Value)], visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Entries { entries: entries.iter(), value: None, leniency: self.leniency })
+    fn mapping<V: Visitor<'a>>(
+        self,
+        entries: &'a [(String, Value)],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_map(Entries {
+            entries: entries.iter(),
+            value: None,
+            leniency: self.leniency,
+        })
     }
 
     fn number<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.value {
             Value::Null => visitor.visit_i64(0),
             // YAML's `1e3` reaches Go's decoder as `1000`.
-            #[allow(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "checked to be whole and small"
+            )]
             Value::Float(number)
-                if self.leniency == Leniency::NumbersAsText && number.fract() == 0.0 && number.abs() < 1e15 =>
+                if self.leniency == Leniency::NumbersAsText
+                    && number.fract() == 0.0
+                    && number.abs() < 1e15 =>
             {
                 visitor.visit_i64(*number as i64)
             }
@@ -131,15 +152,20 @@ impl<'a> Deserializer<'a> for ValueDeserializer<'a> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'a>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'a>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         if name != "Quantity" {
             return visitor.visit_newtype_struct(self);
         }
         match self.value {
             Value::Null => visitor.visit_str("0"),
-            Value::Sequence(_) | Value::Mapping(_) => {
-                Err(Error::invalid_type(Unexpected::Other("a collection"), &"a quantity such as 100m or 64Mi"))
-            }
+            Value::Sequence(_) | Value::Mapping(_) => Err(Error::invalid_type(
+                Unexpected::Other("a collection"),
+                &"a quantity such as 100m or 64Mi",
+            )),
             value => {
                 let text = scalar_text(value);
                 let canonical = canonical_quantity(&text).ok_or_else(|| {
@@ -191,10 +217,18 @@ struct Items<'a> {
 impl<'a> SeqAccess<'a> for Items<'a> {
     type Error = Error;
 
-    fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
+    fn next_element_seed<T: DeserializeSeed<'a>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Error> {
         self.items
             .next()
-            .map(|value| seed.deserialize(ValueDeserializer { value, leniency: self.leniency }))
+            .map(|value| {
+                seed.deserialize(ValueDeserializer {
+                    value,
+                    leniency: self.leniency,
+                })
+            })
             .transpose()
     }
 }
@@ -208,7 +242,10 @@ struct Entries<'a> {
 impl<'a> MapAccess<'a> for Entries<'a> {
     type Error = Error;
 
-    fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+    fn next_key_seed<K: DeserializeSeed<'a>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
         let Some((key, value)) = self.entries.next() else {
             return Ok(None);
         };
@@ -218,7 +255,13 @@ impl<'a> MapAccess<'a> for Entries<'a> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'a>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let value = self.value.take().ok_or_else(|| Error::custom("a value was asked for before its key"))?;
-        seed.deserialize(ValueDeserializer { value, leniency: self.leniency })
+        let value = self
+            .value
+            .take()
+            .ok_or_else(|| Error::custom("a value was asked for before its key"))?;
+        seed.deserialize(ValueDeserializer {
+            value,
+            leniency: self.leniency,
+        })
     }
 }

@@ -40,7 +40,8 @@ pub(crate) fn parse_first_yaml_document(text: &str) -> Result<Option<Value>, Par
     };
     let mut builder = Builder::default();
     for next in Parser::new_from_str(&document) {
-        let (event, _) = next.map_err(|error| ParseValueError(format!("yaml: {}", one_line(&error.to_string()))))?;
+        let (event, _) = next
+            .map_err(|error| ParseValueError(format!("yaml: {}", one_line(&error.to_string()))))?;
         if builder.take(event)? {
             break;
         }
@@ -53,7 +54,10 @@ pub(crate) fn parse_first_yaml_document(text: &str) -> Result<Option<Value>, Par
 /// # Errors
 /// One line with the position, where it is not JSON.
 pub(crate) fn parse_first_json_value(text: &str) -> Result<Value, ParseValueError> {
-    match serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>().next() {
+    match serde_json::Deserializer::from_str(text)
+        .into_iter::<serde_json::Value>()
+        .next()
+    {
         Some(Ok(value)) => Ok(from_json(value)),
         Some(Err(error)) => Err(ParseValueError(format!("json: {error}"))),
         None => Ok(Value::Null),
@@ -66,17 +70,23 @@ fn from_json(value: serde_json::Value) -> Value {
         serde_json::Value::Bool(flag) => Value::Bool(flag),
         serde_json::Value::Number(number) => number.as_i64().map_or_else(
             || {
-                number
-                    .as_u64()
-                    .map_or_else(|| Value::Float(number.as_f64().unwrap_or_default()), Value::UInt)
+                number.as_u64().map_or_else(
+                    || Value::Float(number.as_f64().unwrap_or_default()),
+                    Value::UInt,
+                )
             },
             Value::Int,
         ),
         serde_json::Value::String(text) => Value::String(text),
-        serde_json::Value::Array(items) => Value::Sequence(items.into_iter().map(from_json).collect()),
-        serde_json::Value::Object(entries) => {
-            Value::Mapping(entries.into_iter().map(|(key, value)| (key, from_json(value))).collect())
+        serde_json::Value::Array(items) => {
+            Value::Sequence(items.into_iter().map(from_json).collect())
         }
+        serde_json::Value::Object(entries) => Value::Mapping(
+            entries
+                .into_iter()
+                .map(|(key, value)| (key, from_json(value)))
+                .collect(),
+        ),
     }
 }
 
@@ -84,7 +94,9 @@ fn from_json(value: serde_json::Value) -> Value {
 fn first_document(text: &str) -> Option<String> {
     let mut document = String::new();
     for line in text.split_inclusive('\n') {
-        let separates = line.strip_prefix("---").is_some_and(|rest| rest.trim().is_empty());
+        let separates = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.trim().is_empty());
         if !separates {
             document.push_str(line);
         } else if !document.is_empty() {
@@ -106,7 +118,10 @@ struct Open {
 
 enum Content {
     Sequence(Vec<Value>),
-    Mapping { entries: Vec<(String, Value)>, key: Option<Key> },
+    Mapping {
+        entries: Vec<(String, Value)>,
+        key: Option<Key>,
+    },
 }
 
 /// A key that waits for its value.
@@ -136,9 +151,17 @@ impl Builder {
                     self.node(resolve_scalar(&text, style, tag.as_deref()), anchor)?;
                 }
             }
-            Event::SequenceStart(_, anchor, _) => self.start(anchor, Content::Sequence(Vec::new()))?,
+            Event::SequenceStart(_, anchor, _) => {
+                self.start(anchor, Content::Sequence(Vec::new()))?
+            }
             Event::MappingStart(_, anchor, _) => {
-                self.start(anchor, Content::Mapping { entries: Vec::new(), key: None })?;
+                self.start(
+                    anchor,
+                    Content::Mapping {
+                        entries: Vec::new(),
+                        key: None,
+                    },
+                )?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(Open { anchor, content }) = self.open.pop() {
@@ -151,7 +174,8 @@ impl Builder {
             }
             Event::Alias(id) => {
                 let value = self.anchors.get(&id).cloned();
-                let value = value.ok_or_else(|| ParseValueError("yaml: anchor value contains itself".into()))?;
+                let value = value
+                    .ok_or_else(|| ParseValueError("yaml: anchor value contains itself".into()))?;
                 self.nodes += count_nodes(&value);
                 self.node(value, 0)?;
             }
@@ -163,7 +187,9 @@ impl Builder {
 
     fn start(&mut self, anchor: usize, content: Content) -> Result<(), ParseValueError> {
         if self.open.len() >= MAX_DEPTH {
-            return Err(ParseValueError(format!("yaml: nested more than {MAX_DEPTH} levels deep")));
+            return Err(ParseValueError(format!(
+                "yaml: nested more than {MAX_DEPTH} levels deep"
+            )));
         }
         if self.awaits_key() {
             return Err(ParseValueError("yaml: a collection cannot be a key".into()));
@@ -173,11 +199,21 @@ impl Builder {
     }
 
     fn awaits_key(&self) -> bool {
-        matches!(self.open.last(), Some(Open { content: Content::Mapping { key: None, .. }, .. }))
+        matches!(
+            self.open.last(),
+            Some(Open {
+                content: Content::Mapping { key: None, .. },
+                ..
+            })
+        )
     }
 
     fn set_key(&mut self, name: Key) {
-        if let Some(Open { content: Content::Mapping { key, .. }, .. }) = self.open.last_mut() {
+        if let Some(Open {
+            content: Content::Mapping { key, .. },
+            ..
+        }) = self.open.last_mut()
+        {
             *key = Some(name);
         }
     }
@@ -186,7 +222,9 @@ impl Builder {
     fn node(&mut self, value: Value, anchor: usize) -> Result<(), ParseValueError> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(ParseValueError(format!("yaml: more than {MAX_NODES} values")));
+            return Err(ParseValueError(format!(
+                "yaml: more than {MAX_NODES} values"
+            )));
         }
         if anchor != 0 {
             self.anchors.insert(anchor, value.clone());
@@ -207,7 +245,12 @@ impl Builder {
 fn count_nodes(value: &Value) -> usize {
     match value {
         Value::Sequence(items) => 1 + items.iter().map(count_nodes).sum::<usize>(),
-        Value::Mapping(entries) => 1 + entries.iter().map(|(_, value)| count_nodes(value)).sum::<usize>(),
+        Value::Mapping(entries) => {
+            1 + entries
+                .iter()
+                .map(|(_, value)| count_nodes(value))
+                .sum::<usize>()
+        }
         _ => 1,
     }
 }
@@ -229,9 +272,14 @@ fn merge(entries: &mut Vec<(String, Value)>, value: Value) -> Result<(), ParseVa
             Ok(())
         }
         Value::Sequence(items) if items.iter().all(|item| matches!(item, Value::Mapping(_))) => {
-            items.into_iter().rev().try_for_each(|item| merge(entries, item))
+            items
+                .into_iter()
+                .rev()
+                .try_for_each(|item| merge(entries, item))
         }
-        _ => Err(ParseValueError("yaml: map merge requires map or sequence of maps as the value".into())),
+        _ => Err(ParseValueError(
+            "yaml: map merge requires map or sequence of maps as the value".into(),
+        )),
     }
 }
 
@@ -240,9 +288,9 @@ fn key_text(value: &Value) -> Result<String, ParseValueError> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(_) | Value::Int(_) | Value::UInt(_) | Value::Float(_) => Ok(scalar_text(value)),
-        Value::Null | Value::Sequence(_) | Value::Mapping(_) => {
-            Err(ParseValueError("yaml: only strings, numbers and booleans can be keys".into()))
-        }
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) => Err(ParseValueError(
+            "yaml: only strings, numbers and booleans can be keys".into(),
+        )),
     }
 }
 
@@ -266,7 +314,11 @@ fn float_text(number: f64) -> String {
         return "NaN".into();
     }
     if number.is_infinite() {
-        return if number > 0.0 { "+Inf".into() } else { "-Inf".into() };
+        return if number > 0.0 {
+            "+Inf".into()
+        } else {
+            "-Inf".into()
+        };
     }
     let scientific = format!("{number:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -294,12 +346,16 @@ fn resolve_scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
 fn resolve_plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Value::Bool(true),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Value::Bool(true);
+        }
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
             return Value::Bool(false);
         }
         ".nan" | ".NaN" | ".NAN" => return Value::Float(f64::NAN),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Value::Float(f64::INFINITY),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {
+            return Value::Float(f64::INFINITY);
+        }
         "-.inf" | "-.Inf" | "-.INF" => return Value::Float(f64::NEG_INFINITY),
         _ => {}
     }
@@ -317,7 +373,9 @@ fn resolve_number(text: &str) -> Option<Value> {
     {
         return Some(integer);
     }
-    is_float(&plain).then(|| plain.parse().ok().map(Value::Float)).flatten()
+    is_float(&plain)
+        .then(|| plain.parse().ok().map(Value::Float))
+        .flatten()
 }
 
 /// Go's `strconv.ParseInt(text, 0, 64)`: `0x`, `0o`, `0b` and a leading zero choose the base.
@@ -340,17 +398,21 @@ fn resolve_integer(text: &str) -> Option<Value> {
     }
     let magnitude = i128::from_str_radix(digits, radix).ok()?;
     let number = if negative { -magnitude } else { magnitude };
-    i64::try_from(number)
-        .map(Value::Int)
-        .ok()
-        .or_else(|| (!text.starts_with('+')).then(|| u64::try_from(number).ok().map(Value::UInt)).flatten())
+    i64::try_from(number).map(Value::Int).ok().or_else(|| {
+        (!text.starts_with('+'))
+            .then(|| u64::try_from(number).ok().map(Value::UInt))
+            .flatten()
+    })
 }
 
 /// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`
 fn is_float(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent))),
+        Some((mantissa, exponent)) => (
+            mantissa,
+            Some(exponent.strip_prefix(['-', '+']).unwrap_or(exponent)),
+        ),
         None => (unsigned, None),
     };
     let all_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -367,7 +429,11 @@ mod tests {
     use super::*;
 
     fn check(yaml: &str, expected: Value) {
-        assert_eq!(parse_first_yaml_document(yaml).unwrap(), Some(expected), "{yaml}");
+        assert_eq!(
+            parse_first_yaml_document(yaml).unwrap(),
+            Some(expected),
+            "{yaml}"
+        );
     }
 
     #[test]
@@ -407,18 +473,28 @@ mod tests {
 
     #[test]
     fn only_the_first_document_counts() {
-        check("---\na: 1\n---\na: 2\n", Value::Mapping(vec![("a".into(), Value::Int(1))]));
+        check(
+            "---\na: 1\n---\na: 2\n",
+            Value::Mapping(vec![("a".into(), Value::Int(1))]),
+        );
         assert_eq!(parse_first_yaml_document("").unwrap(), None);
         check("# nothing\n", Value::Null);
     }
 
     #[test]
     fn merges_aliases_and_repeated_keys_resolve() {
-        let merged = parse_first_yaml_document("base: &b {x: 1, z: 2}\nuse: {<<: *b, z: 3, z: 4}\n").unwrap();
-        let Some(Value::Mapping(entries)) = merged else { panic!("{merged:?}") };
+        let merged =
+            parse_first_yaml_document("base: &b {x: 1, z: 2}\nuse: {<<: *b, z: 3, z: 4}\n")
+                .unwrap();
+        let Some(Value::Mapping(entries)) = merged else {
+            panic!("{merged:?}")
+        };
         assert_eq!(
             entries[1].1,
-            Value::Mapping(vec![("x".into(), Value::Int(1)), ("z".into(), Value::Int(4))])
+            Value::Mapping(vec![
+                ("x".into(), Value::Int(1)),
+                ("z".into(), Value::Int(4))
+            ])
         );
     }
 

@@ -1,0 +1,133 @@
+//! Where reports are kept: a directory an execution, named by its id, and `latest`.
+//!
+//! A report is whole or absent: it is written under a temporary name and renamed. Only directories named like an execution
+//! id are ever listed or removed; links inside them are never followed.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::Stream;
+use jiff::Timestamp;
+
+use crate::core::ids::ExecutionId;
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ReportStoreError {
+    /// What the callers decide on.
+    pub kind: ReportStoreErrorKind,
+    /// The system's words with the name concerned; one line.
+    pub message: String,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportStoreErrorKind {
+    /// There is no such execution or report.
+    NotFound,
+    /// The disk is full or a quota is used up.
+    NoSpace,
+    /// Anything else: read-only, I/O error, a name that the store does not take.
+    Unavailable,
+}
+
+/// A stored report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportMetadata {
+    /// Its stored name.
+    pub name: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// When it was last written.
+    pub modified: Timestamp,
+}
+
+/// A report that is being written. Dropping it leaves nothing behind.
+pub trait Upload: Send {
+    /// Appends to the report.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Unavailable`; the upload is then to be dropped.
+    fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+
+    /// Puts the report under its name, in place of one that was there. After `Ok` it survives a kill of the process.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Unavailable`: nothing is stored.
+    fn finish(self) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+}
+
+/// The store. No call blocks the runtime's threads.
+pub trait ReportStore: Clone + Send + Sync + 'static {
+    /// A report that is being written.
+    type Upload: Upload + 'static;
+    /// The bytes of a report.
+    type Content: Stream<Item = Result<Bytes, ReportStoreError>> + Send + Unpin + 'static;
+
+    /// Makes the execution's directory where there is none.
+    fn create_execution(
+        &self,
+        execution: &ExecutionId,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+
+    /// Makes `latest` a relative link to the execution, atomically.
+    fn set_latest(
+        &self,
+        execution: &ExecutionId,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+
+    /// The execution that `latest` points to, if it is one.
+    fn latest(&self) -> impl Future<Output = Result<Option<ExecutionId>, ReportStoreError>> + Send;
+
+    /// The executions that have a directory, in the order of their ids.
+    fn list_executions(
+        &self,
+    ) -> impl Future<Output = Result<Vec<ExecutionId>, ReportStoreError>> + Send;
+
+    /// Removes the execution's directory with everything in it. Removing none is no error.
+    fn remove_execution(
+        &self,
+        execution: &ExecutionId,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+
+    /// Begins a report; its directory is made where there is none. `name` has been checked by `core::report_name`.
+    fn begin(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+    ) -> impl Future<Output = Result<Self::Upload, ReportStoreError>> + Send;
+
+    /// Stores a small report at once: `begin`, `write`, `finish`.
+    fn put(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+
+    /// The reports of an execution in the order of their names, temporary ones left out.
+    fn list(
+        &self,
+        execution: &ExecutionId,
+    ) -> impl Future<Output = Result<Vec<ReportMetadata>, ReportStoreError>> + Send;
+
+    /// What is known of one report.
+    fn metadata(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+    ) -> impl Future<Output = Result<ReportMetadata, ReportStoreError>> + Send;
+
+    /// Reads `length` bytes of a report from `offset` on, in chunks.
+    fn read(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        offset: u64,
+        length: u64,
+    ) -> impl Future<Output = Result<Self::Content, ReportStoreError>> + Send;
+
+    /// Whether a report could be written now: tries it.
+    fn probe(&self) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+}
