@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod cluster;
+#[cfg(feature = "contract")]
+pub mod cluster_contract;
 pub mod entropy;
 pub mod error;
 pub mod report_store;

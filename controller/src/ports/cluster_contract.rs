@@ -1,0 +1,518 @@
+//! What the controller relies on of every `Cluster`, as a suite that each implementation runs: the in-memory one, the real
+//! client on the simulated API server, and a real cluster.
+//!
+//! Each behaviour is one function. It is given an implementation bound to [`NAMESPACE`] and [`OWNER`], in a cluster of its
+//! own where no kubelet interferes, and a [`Control`] that does to the cluster what other people do. Fit for paused time.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, PodPhase, PodView, PodWatchEvent, ServiceAddress};
+use super::error::{ClusterError, ClusterErrorKind};
+use crate::core::ids::ExecutionId;
+
+/// The namespace that the implementation under test is bound to; it exists.
+pub const NAMESPACE: &str = "contract";
+
+/// The owner that the implementation under test is bound to.
+pub const OWNER: &str = "contract-controller";
+
+const OWNER_LABEL: &str = "batch-job-controller.bakito.github.com/owner";
+const EXECUTION_LABEL: &str = "batch-job-controller.bakito.github.com/execution-id";
+const EXECUTION: &str = "202601010342";
+const OTHER_EXECUTION: &str = "202601010442";
+
+/// Long beyond any answer: a behaviour that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What others do to the cluster, behind the port's back.
+pub trait Control {
+    /// Creates an object of any kind from its manifest, its status included.
+    fn create(&mut self, manifest: Value) -> impl Future<Output = ()>;
+
+    /// Replaces the status of a pod of [`NAMESPACE`], as its kubelet would.
+    fn set_pod_status(&mut self, pod: &str, status: Value) -> impl Future<Output = ()>;
+
+    /// Deletes a pod of [`NAMESPACE`] at once, without grace.
+    fn delete_pod(&mut self, pod: &str) -> impl Future<Output = ()>;
+
+    /// Lets a container of a pod of [`NAMESPACE`] print `text`.
+    fn print(&mut self, pod: &str, container: &str, text: &str) -> impl Future<Output = ()>;
+
+    /// The events of [`NAMESPACE`], in whichever API version.
+    fn events(&mut self) -> impl Future<Output = Vec<Value>>;
+}
+
+fn manifest(name: &str, owner: &str, execution: &str, node: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "labels": {OWNER_LABEL: owner, EXECUTION_LABEL: execution},
+        },
+        "spec": {
+            "nodeName": node,
+            "restartPolicy": "Never",
+            "initContainers": [{"name": "first", "image": "example.com/job:1"}],
+            "containers": [{"name": "job", "image": "example.com/job:1"}],
+        },
+    })
+}
+
+async fn create(cluster: &impl Cluster, manifest: &Value) -> Result<PodView, ClusterError> {
+    let pod = serde_json::from_value(manifest.clone()).expect("the suite's own manifest is a pod");
+    cluster.create_pod(pod).await
+}
+
+/// Creates a pod of this owner and execution through the port.
+async fn create_ours(cluster: &impl Cluster, name: &str, execution: &str) -> PodView {
+    create(cluster, &manifest(name, OWNER, execution, "node-1"))
+        .await
+        .expect("the pod can be created")
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T, ClusterError>) -> ClusterErrorKind {
+    result.expect_err("the call is expected to fail").kind
+}
+
+fn execution(id: &str) -> ExecutionId {
+    ExecutionId::parse(id).expect("the suite's own id is one")
+}
+
+fn ended(phase: &str) -> Value {
+    json!({"phase": phase, "startTime": "2026-01-01T03:42:00Z"})
+}
+
+/// Nodes come in the order of their names, all pages of them, with the fields that decide.
+pub async fn nodes_are_listed_by_name_over_all_pages(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    // More than two pages of the usual 500.
+    for number in 0..1_203 {
+        let ready = if number == 7 { "False" } else { "True" };
+        control
+            .create(json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": format!("n{number:04}"), "labels": {"number": number.to_string()}},
+                "spec": {"unschedulable": number == 8},
+                "status": {"conditions": [
+                    {"type": "DiskPressure", "status": "False"},
+                    {"type": "Ready", "status": ready},
+                ]},
+            }))
+            .await;
+    }
+    let nodes = cluster.list_nodes().await.expect("the nodes are listed");
+    assert_eq!(nodes.len(), 1_203);
+    assert!(nodes.is_sorted_by(|a, b| a.name < b.name));
+    assert!(nodes.iter().all(|node| !node.uid.is_empty()));
+    assert_eq!(
+        nodes[42].labels,
+        BTreeMap::from([("number".into(), "42".into())])
+    );
+    let not_ready: Vec<_> = nodes
+        .iter()
+        .filter(|node| !node.ready)
+        .map(|node| &*node.name)
+        .collect();
+    assert_eq!(not_ready, ["n0007"]);
+    let cordoned: Vec<_> = nodes
+        .iter()
+        .filter(|node| node.unschedulable)
+        .map(|node| &*node.name)
+        .collect();
+    assert_eq!(cordoned, ["n0008"]);
+}
+
+/// A created pod is answered as it stands, and is there when read.
+pub async fn a_created_pod_is_answered_as_it_stands(cluster: impl Cluster) {
+    let created = create_ours(&cluster, "a", EXECUTION).await;
+    assert!(!created.uid.is_empty());
+    assert_eq!(created.name, "a");
+    assert_eq!(created.node, "node-1");
+    assert_eq!(created.owner, OWNER);
+    assert_eq!(created.execution, Some(execution(EXECUTION)));
+    assert_eq!(created.phase, PodPhase::Pending);
+    assert!(!created.terminating);
+    assert_eq!(created.containers, ["first", "job"]);
+    assert_eq!(cluster.get_pod("a").await, Ok(created));
+}
+
+/// A name that is taken is `AlreadyExists`, whoever holds it; the holder can be read.
+pub async fn a_taken_name_is_already_exists(cluster: impl Cluster, mut control: impl Control) {
+    control
+        .create(manifest("a", "somebody-else", EXECUTION, "node-2"))
+        .await;
+    let refused = create(&cluster, &manifest("a", OWNER, EXECUTION, "node-1")).await;
+    assert_eq!(kind(refused), ClusterErrorKind::AlreadyExists);
+    let holder = cluster.get_pod("a").await.expect("the holder is read");
+    assert_eq!((&*holder.owner, &*holder.node), ("somebody-else", "node-2"));
+}
+
+/// A pod that the API server does not accept is `Refused`, with its message.
+pub async fn an_invalid_pod_is_refused(cluster: impl Cluster) {
+    let mut invalid = manifest("a", OWNER, EXECUTION, "node-1");
+    invalid["spec"]["containers"] = json!([]);
+    let error = create(&cluster, &invalid)
+        .await
+        .expect_err("a pod needs a container");
+    assert_eq!(error.kind, ClusterErrorKind::Refused);
+    assert!(error.message.contains("containers"), "{}", error.message);
+}
+
+/// What does not exist is `NotFound`.
+pub async fn what_does_not_exist_is_not_found(cluster: impl Cluster) {
+    assert_eq!(
+        kind(cluster.get_pod("none").await),
+        ClusterErrorKind::NotFound
+    );
+    assert_eq!(
+        kind(cluster.config_map("none").await),
+        ClusterErrorKind::NotFound
+    );
+    assert_eq!(
+        kind(cluster.service_address("none").await),
+        ClusterErrorKind::NotFound
+    );
+    assert_eq!(
+        kind(cluster.top_owner("none").await),
+        ClusterErrorKind::NotFound
+    );
+    let log = cluster.pod_log("none", "job").await;
+    assert_eq!(
+        log.err().map(|error| error.kind),
+        Some(ClusterErrorKind::NotFound)
+    );
+}
+
+/// Listing shows every pod of this owner and nobody else's.
+pub async fn only_pods_of_this_owner_are_listed(cluster: impl Cluster, mut control: impl Control) {
+    create_ours(&cluster, "a", EXECUTION).await;
+    create_ours(&cluster, "b", OTHER_EXECUTION).await;
+    control
+        .create(manifest("foreign", "somebody-else", EXECUTION, "node-1"))
+        .await;
+    let pods = cluster.list_pods().await.expect("the pods are listed");
+    let mut names: Vec<_> = pods.iter().map(|pod| &*pod.name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b"]);
+}
+
+/// An execution label that is no execution id is none, and no reason to hide the pod.
+pub async fn a_label_that_is_no_execution_id_is_none(cluster: impl Cluster) {
+    let pod = create_ours(&cluster, "a", "not-an-id").await;
+    assert_eq!(pod.execution, None);
+}
+
+async fn next(
+    watch: &mut (impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Unpin),
+) -> PodWatchEvent {
+    tokio::time::timeout(PATIENCE, watch.next())
+        .await
+        .expect("the watch says something")
+        .expect("the watch does not end")
+        .expect("the watch does not break")
+}
+
+/// A watch begins with every pod of this owner there is, then tells of each change, and of nobody else's pods.
+pub async fn a_watch_begins_with_what_is_there_and_tells_every_change(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    let before = create_ours(&cluster, "before", EXECUTION).await;
+    control
+        .create(manifest("foreign", "somebody-else", EXECUTION, "node-1"))
+        .await;
+    let mut watch = pin!(cluster.watch_pods());
+    assert_eq!(
+        next(&mut watch).await,
+        PodWatchEvent::Restarted(vec![before])
+    );
+
+    let created = create_ours(&cluster, "created", EXECUTION).await;
+    assert_eq!(next(&mut watch).await, PodWatchEvent::Applied(created));
+
+    control.set_pod_status("foreign", ended("Succeeded")).await;
+    for (phase, expected) in [
+        ("Running", PodPhase::Running),
+        ("Succeeded", PodPhase::Succeeded),
+    ] {
+        control.set_pod_status("created", ended(phase)).await;
+        let PodWatchEvent::Applied(pod) = next(&mut watch).await else {
+            panic!("a change of status is told as applied")
+        };
+        assert_eq!((&*pod.name, pod.phase), ("created", expected));
+    }
+}
+
+/// The watch of a cluster without pods of this owner begins all the same.
+pub async fn a_watch_of_nothing_begins_too(cluster: impl Cluster) {
+    let mut watch = pin!(cluster.watch_pods());
+    assert_eq!(next(&mut watch).await, PodWatchEvent::Restarted(Vec::new()));
+}
+
+/// A pod that is gone is told, as it was last.
+pub async fn a_deleted_pod_is_told(cluster: impl Cluster, mut control: impl Control) {
+    let pod = create_ours(&cluster, "a", EXECUTION).await;
+    let mut watch = pin!(cluster.watch_pods());
+    next(&mut watch).await;
+    control.delete_pod("a").await;
+    loop {
+        match next(&mut watch).await {
+            // Whether the deletion is announced before it is done depends on the grace period.
+            PodWatchEvent::Applied(pod) => assert!(pod.terminating),
+            PodWatchEvent::Deleted(gone) => {
+                assert_eq!((gone.name, gone.uid), (pod.name, pod.uid));
+                return;
+            }
+            PodWatchEvent::Restarted(pods) => panic!("nothing interrupted the watch: {pods:?}"),
+        }
+    }
+}
+
+/// A pod that is deleted while nobody watches is not in what the next watch begins with.
+pub async fn a_watch_that_begins_again_leaves_out_what_is_gone(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    create_ours(&cluster, "gone", EXECUTION).await;
+    let stays = create_ours(&cluster, "stays", EXECUTION).await;
+    {
+        let mut watch = pin!(cluster.watch_pods());
+        next(&mut watch).await;
+    }
+    control.delete_pod("gone").await;
+    let mut watch = pin!(cluster.watch_pods());
+    assert_eq!(
+        next(&mut watch).await,
+        PodWatchEvent::Restarted(vec![stays])
+    );
+}
+
+/// The reason of a failure is the pod's own where it has one, else that of the container that failed.
+pub async fn a_failed_pod_says_why(cluster: impl Cluster, mut control: impl Control) {
+    create_ours(&cluster, "evicted", EXECUTION).await;
+    let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "out of memory"});
+    control.set_pod_status("evicted", evicted).await;
+    let pod = cluster.get_pod("evicted").await.expect("the pod is read");
+    assert_eq!(
+        (pod.phase, &*pod.reason, &*pod.message),
+        (PodPhase::Failed, "Evicted", "out of memory")
+    );
+
+    create_ours(&cluster, "crashed", EXECUTION).await;
+    let terminated = json!({"exitCode": 3, "reason": "Error", "message": "disk is missing"});
+    let crashed = json!({
+        "phase": "Failed",
+        "containerStatuses": [{
+            "name": "job", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": terminated},
+        }],
+    });
+    control.set_pod_status("crashed", crashed).await;
+    let pod = cluster.get_pod("crashed").await.expect("the pod is read");
+    assert_eq!((pod.phase, &*pod.reason), (PodPhase::Failed, "Error"));
+    assert!(pod.message.contains("disk is missing"), "{}", pod.message);
+}
+
+/// Deleting is by this owner and one execution: nothing else goes. It can be repeated.
+pub async fn only_pods_of_one_execution_are_deleted(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    for (name, id) in [
+        ("a", EXECUTION),
+        ("b", EXECUTION),
+        ("newer", OTHER_EXECUTION),
+    ] {
+        create_ours(&cluster, name, id).await;
+        control.set_pod_status(name, ended("Succeeded")).await;
+    }
+    control
+        .create(manifest("foreign", "somebody-else", EXECUTION, "node-1"))
+        .await;
+    for _ in 0..2 {
+        cluster
+            .delete_pods(&execution(EXECUTION))
+            .await
+            .expect("the pods are deleted");
+        let pods = cluster.list_pods().await.expect("the pods are listed");
+        let names: Vec<_> = pods.iter().map(|pod| &*pod.name).collect();
+        assert_eq!(names, ["newer"]);
+    }
+    assert!(cluster.get_pod("foreign").await.is_ok());
+}
+
+/// A pod that runs is given its grace: it terminates, and is there until its kubelet has removed it.
+pub async fn a_running_pod_is_deleted_with_grace(cluster: impl Cluster, mut control: impl Control) {
+    create_ours(&cluster, "a", EXECUTION).await;
+    control.set_pod_status("a", ended("Running")).await;
+    cluster
+        .delete_pods(&execution(EXECUTION))
+        .await
+        .expect("the pods are deleted");
+    let pod = cluster.get_pod("a").await.expect("the pod is still there");
+    assert!(pod.terminating);
+    assert_eq!(pod.phase, PodPhase::Running);
+}
+
+/// A log comes whole and in order.
+pub async fn a_log_is_streamed_whole(cluster: impl Cluster, mut control: impl Control) {
+    create_ours(&cluster, "a", EXECUTION).await;
+    control.set_pod_status("a", ended("Succeeded")).await;
+    let mut expected = String::new();
+    for line in 0..1_000 {
+        let line = format!("line {line} of the job\n");
+        control.print("a", "job", &line).await;
+        expected.push_str(&line);
+    }
+    let mut log = cluster
+        .pod_log("a", "job")
+        .await
+        .expect("the log is opened");
+    let mut read = Vec::new();
+    while let Some(chunk) = log.next().await {
+        read.extend_from_slice(&chunk.expect("the log does not break"));
+    }
+    assert_eq!(String::from_utf8_lossy(&read), expected);
+}
+
+/// An event that is created can be seen by others.
+pub async fn a_created_event_can_be_seen(cluster: impl Cluster, mut control: impl Control) {
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "a.1", "namespace": NAMESPACE},
+        "eventTime": "2026-01-01T03:42:00.000001Z",
+        "action": "Report",
+        "reason": "TestReason",
+        "note": "all is well",
+        "type": "Normal",
+        "reportingController": "batch-job-controller",
+        "reportingInstance": "batch-job-controller-0",
+        "regarding": {"apiVersion": "v1", "kind": "Pod", "name": "a", "namespace": NAMESPACE, "uid": "u"},
+    });
+    let event = serde_json::from_value(event).expect("the suite's own event is one");
+    cluster
+        .create_event(event)
+        .await
+        .expect("the event is created");
+    let events = control.events().await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["reason"], "TestReason");
+}
+
+/// A ConfigMap is read as it stands.
+pub async fn a_config_map_is_read_as_it_stands(cluster: impl Cluster, mut control: impl Control) {
+    let map = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE}, "data": data});
+    control
+        .create(map(
+            "full",
+            json!({"config.yaml": "name: a\n", "other": ""}),
+        ))
+        .await;
+    control.create(map("empty", Value::Null)).await;
+    let full = BTreeMap::from([
+        ("config.yaml".into(), "name: a\n".into()),
+        ("other".into(), String::new()),
+    ]);
+    assert_eq!(cluster.config_map("full").await, Ok(full));
+    assert_eq!(cluster.config_map("empty").await, Ok(BTreeMap::new()));
+}
+
+/// A Service is reached by its cluster address, a headless one by its name.
+pub async fn a_service_is_reached_by_address_or_by_name(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    for (name, address) in [("plain", "10.96.0.42"), ("headless", "None")] {
+        control
+            .create(json!({
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": name, "namespace": NAMESPACE},
+                "spec": {"clusterIP": address, "ports": [{"port": 8090}]},
+            }))
+            .await;
+    }
+    let plain = cluster.service_address("plain").await;
+    assert_eq!(plain, Ok(ServiceAddress::ClusterIp("10.96.0.42".into())));
+    let Ok(ServiceAddress::DnsName(name)) = cluster.service_address("headless").await else {
+        panic!("a headless Service has a name only")
+    };
+    assert!(
+        name.starts_with(&format!("headless.{NAMESPACE}.svc")),
+        "{name}"
+    );
+}
+
+/// The top owner is the Deployment of the pod's ReplicaSet, else the pod's own controller, else nobody.
+pub async fn the_top_owner_is_found_through_the_replica_set(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    let owned = |mut object: Value, kind: &str, name: &str| {
+        object["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": format!("uid-of-{name}"), "controller": true,
+        }]);
+        object
+    };
+    let replica_set = |name: &str| {
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "selector": {"matchLabels": {"app": name}},
+                "template": {
+                    "metadata": {"labels": {"app": name}},
+                    "spec": {"containers": [{"name": "c", "image": "i"}]},
+                },
+            },
+        })
+    };
+    let pod = |name: &str| manifest(name, "somebody-else", EXECUTION, "node-1");
+    control
+        .create(owned(
+            replica_set("of-deployment"),
+            "Deployment",
+            "deployment",
+        ))
+        .await;
+    control.create(replica_set("alone")).await;
+    control
+        .create(owned(pod("in-deployment"), "ReplicaSet", "of-deployment"))
+        .await;
+    control
+        .create(owned(pod("in-replica-set"), "ReplicaSet", "alone"))
+        .await;
+    control
+        .create(owned(pod("in-stateful-set"), "StatefulSet", "stateful"))
+        .await;
+    control.create(pod("nobodys")).await;
+    for (name, expected) in [
+        ("in-deployment", Some(("Deployment", "deployment"))),
+        ("in-replica-set", Some(("ReplicaSet", "alone"))),
+        ("in-stateful-set", Some(("StatefulSet", "stateful"))),
+        ("nobodys", None),
+    ] {
+        let owner = cluster
+            .top_owner(name)
+            .await
+            .expect("the owner can be read");
+        let found = owner.as_ref().map(|owner| (&*owner.kind, &*owner.name));
+        assert_eq!(found, expected, "{name}");
+        if let Some(owner) = &owner {
+            assert_eq!(owner.uid, format!("uid-of-{}", owner.name));
+        }
+    }
+}
