@@ -16,6 +16,7 @@ pub mod report;
 pub mod report_name;
 pub mod retention;
 pub mod schedule;
+pub mod schedule_listing;
 pub mod state;
 pub mod summary;
 pub mod time;
