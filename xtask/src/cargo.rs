@@ -1,9 +1,14 @@
 //! Cargo as a child process: asked questions, or told to build.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+
+use crate::interrupt::Interrupt;
+use crate::process::Process;
 
 /// The folder of the workspace's manifest, wherever the command was called from.
 pub(crate) fn workspace_root() -> PathBuf {
@@ -52,4 +57,83 @@ pub(crate) fn run(directory: &Path, arguments: &[&str]) -> Result<()> {
         bail!("cargo {} ended with {status}", arguments.join(" "));
     }
     Ok(())
+}
+
+/// The release binaries.
+#[derive(Debug)]
+pub(crate) struct Binaries {
+    pub controller: PathBuf,
+    pub simulator: PathBuf,
+}
+
+impl Binaries {
+    /// Builds both, with cargo's own progress on the terminal.
+    ///
+    /// # Errors
+    /// If they do not build, or when interrupted.
+    pub(crate) fn build(interrupt: &Interrupt) -> Result<Self> {
+        let messages = tempfile::NamedTempFile::new()?;
+        let arguments = [
+            "build",
+            "--release",
+            "--package=controller",
+            "--package=simulator",
+            "--bins",
+            "--message-format=json-render-diagnostics",
+        ];
+        let mut build = Process::start_visible(
+            "cargo",
+            command(&workspace_root(), &arguments),
+            messages.path(),
+        )?;
+        let status = loop {
+            if let Some(status) = build.ended()? {
+                break status;
+            }
+            interrupt.sleep(Duration::from_millis(50))?;
+        };
+        if !status.success() {
+            bail!(
+                "the release binaries do not build: `cargo {}` ended with {status}",
+                arguments[..5].join(" ")
+            );
+        }
+        Self::from_messages(&fs::read_to_string(messages.path())?)
+    }
+
+    /// Finds them in cargo's messages, so that no target directory is assumed.
+    fn from_messages(messages: &str) -> Result<Self> {
+        let find = |name: &str| {
+            messages
+                .lines()
+                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+                .filter(|message| message["target"]["name"] == name)
+                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+                .with_context(|| format!("cargo names no executable {name}"))
+        };
+        Ok(Self {
+            controller: find("batch-job-controller")?,
+            simulator: find("simulator")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binaries_are_where_cargo_says() {
+        let library =
+            r#"{"reason":"compiler-artifact","target":{"name":"simulator"},"executable":null}"#;
+        let simulator =
+            r#"{"reason":"compiler-artifact","target":{"name":"simulator"},"executable":"/t/s"}"#;
+        let controller = r#"{"reason":"compiler-artifact","target":{"name":"batch-job-controller"},"executable":"/t/c"}"#;
+        let found = Binaries::from_messages(&[library, simulator, controller].join("\n")).unwrap();
+        assert_eq!(
+            (found.controller, found.simulator),
+            ("/t/c".into(), "/t/s".into())
+        );
+        assert!(Binaries::from_messages(library).is_err());
+    }
 }

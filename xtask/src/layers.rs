@@ -21,7 +21,10 @@ use source::Source;
 /// Packages that must build on their own, each from its own directory.
 const PACKAGES: [&str; 4] = ["controller", "simulator", "e2e", "xtask"];
 
-/// Arguments of the command: none.
+/// Check that no package and no layer knows what it must not know
+///
+/// Reads the source files, the manifests and the resolved dependencies, and builds each package on its own. The rules
+/// are tables in xtask/src/layers/rules.rs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {}
 

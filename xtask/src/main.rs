@@ -3,12 +3,31 @@
 //! Each command is a file. They start the product as processes and link none of its crates, so that they build in
 //! seconds and run whatever state the product is in.
 
+mod bench;
 mod cargo;
+mod ci;
+mod demo;
+mod execution;
+mod exposition;
+mod http;
+mod interrupt;
+mod kubectl;
 mod layers;
+mod process;
+mod sample;
+mod seeds;
+mod simulation;
+mod stack;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use interrupt::Interrupted;
+
+/// What shells report of a command that Ctrl-C ended: 128 and the number of the signal.
+const INTERRUPTED: u8 = 130;
 
 /// The project's own commands. Start with `cargo xtask demo`.
 #[derive(Debug, Parser)]
@@ -24,19 +43,39 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check that no package and no layer knows what it must not know.
+    Demo(demo::Arguments),
+    Bench(bench::Arguments),
+    Ci(ci::Arguments),
+    Kubectl(kubectl::Arguments),
     Layers(layers::Arguments),
+    Seeds(seeds::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Ci(arguments) => ci::run(&arguments),
+        Command::Kubectl(arguments) => kubectl::run(&arguments),
         Command::Layers(arguments) => layers::run(&arguments),
+        Command::Seeds(arguments) => seeds::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            if !is_reader_gone(&error) {
+                // Not `eprintln!`, which panics where stderr is closed as well.
+                let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether whoever read our output has closed it: they know, and there is nobody to tell.
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

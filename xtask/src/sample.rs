@@ -1,0 +1,152 @@
+//! The sample ConfigMap in `xtask/demo/`, with some values replaced, and the objects that stand around it in a cluster.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::http;
+use crate::stack::Ports;
+
+/// Where everything lives.
+pub(crate) const NAMESPACE: &str = "default";
+
+/// The ConfigMap and, as usual, the Service of the controller.
+pub(crate) const NAME: &str = "batch-job-controller";
+
+/// What the sample names its controller: the prefix of metrics and pods.
+pub(crate) const METRICS_PREFIX: &str = "demo";
+
+const CONFIG: &str = include_str!("../demo/config.yaml");
+const POD_TEMPLATE: &str = include_str!("../demo/pod-template.yaml");
+
+/// The sample `config.yaml` with other values at `keys`; a key within `metrics` is written `metrics.port`.
+///
+/// # Errors
+/// If the sample has no such key: the two belong together.
+pub(crate) fn config(values: &[(&str, String)]) -> Result<String> {
+    let mut lines: Vec<String> = CONFIG.lines().map(str::to_owned).collect();
+    for (key, value) in values {
+        let mut depth = 0;
+        let mut at = 0;
+        for part in key.split('.') {
+            let start = format!("{}{part}:", "  ".repeat(depth));
+            let found = lines[at..].iter().position(|line| line.starts_with(&start));
+            at += found.with_context(|| format!("xtask/demo/config.yaml has no key {key}"))?;
+            depth += 1;
+        }
+        let name = key.rsplit('.').next().unwrap_or_default();
+        lines[at] = format!("{}{name}: {value}", "  ".repeat(depth - 1));
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
+/// The gauges that the sample configures, without prefix.
+pub(crate) fn gauges() -> Vec<&'static str> {
+    CONFIG
+        .lines()
+        .skip_while(|line| *line != "  gauges:")
+        .skip(1)
+        .filter_map(|line| line.strip_prefix("    ")?.strip_suffix(':'))
+        .filter(|name| !name.starts_with(' '))
+        .collect()
+}
+
+/// Applies the ConfigMap, the Service that job pods call back to, and the EndpointSlice that says where it is.
+///
+/// The Service's address is nobody's: like kube-proxy, the simulated nodes look up its EndpointSlices, so that job pods
+/// outlive the controller's pod as they do in a cluster.
+///
+/// # Errors
+/// If the API server refuses.
+pub(crate) fn apply(api_server: SocketAddr, ports: &Ports, config: &str) -> Result<()> {
+    let core = format!("/api/v1/namespaces/{NAMESPACE}");
+    http::post_json(
+        api_server,
+        &format!("{core}/configmaps"),
+        &config_map(config),
+    )?;
+    http::post_json(api_server, &format!("{core}/services"), &service(ports))?;
+    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
+    http::post_json(api_server, &slices, &endpoint_slice(ports))
+}
+
+fn config_map(config: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "data": {"config.yaml": config, "pod-template.yaml": POD_TEMPLATE},
+    })
+}
+
+fn service(ports: &Ports) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {
+            "type": "ClusterIP",
+            // The first free address of the range that clusters give to Services.
+            "clusterIP": "10.96.0.90", "clusterIPs": ["10.96.0.90"],
+            "selector": {"app.kubernetes.io/name": NAME},
+            "ports": [{"name": "callback", "port": ports.callback, "targetPort": ports.callback, "protocol": "TCP"}],
+        },
+    })
+}
+
+fn endpoint_slice(ports: &Ports) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{NAME}-1"), "namespace": NAMESPACE,
+            "labels": {"kubernetes.io/service-name": NAME},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        "ports": [{"name": "callback", "port": ports.callback, "protocol": "TCP"}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_replaces_the_sample_s_at_its_key_only() {
+        let changed = config(&[
+            ("podPoolSize", "3".to_owned()),
+            ("metrics.port", "1".to_owned()),
+        ])
+        .unwrap();
+        let differing: Vec<(&str, &str)> = CONFIG
+            .lines()
+            .zip(changed.lines())
+            .filter(|(old, new)| old != new)
+            .collect();
+        let new: Vec<&str> = differing.iter().map(|(_, new)| *new).collect();
+        assert_eq!(new, ["podPoolSize: 3", "  port: 1"]);
+        assert_eq!(CONFIG.lines().count(), changed.lines().count());
+    }
+
+    #[test]
+    fn a_key_that_the_sample_lacks_is_an_error() {
+        let error = config(&[("metrics.absent", "1".to_owned())]).unwrap_err();
+        assert!(error.to_string().contains("metrics.absent"), "{error}");
+    }
+
+    #[test]
+    fn the_gauges_are_those_of_the_sample() {
+        assert_eq!(gauges(), ["disk_used_ratio", "clock_offset_seconds"]);
+        for gauge in gauges() {
+            assert!(
+                POD_TEMPLATE.contains(gauge),
+                "the sample script posts {gauge}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_sample_is_named_as_the_commands_expect() {
+        assert!(CONFIG.contains(&format!("callbackServiceName: {NAME}\n")));
+        assert!(CONFIG.contains(&format!("  prefix: {METRICS_PREFIX}\n")));
+    }
+}
