@@ -83,8 +83,18 @@ struct Document {
 /// The first fault, in one line.
 pub fn parse_event(body: &[u8]) -> Result<EventReport, EventError> {
     let document: Option<Document> = parse_document(body)?;
-    let Document { warning, action, reason, message, args } = document.unwrap_or_default();
-    let action = if action.is_empty() { ACTION_NOT_AVAILABLE.to_owned() } else { action };
+    let Document {
+        warning,
+        action,
+        reason,
+        message,
+        args,
+    } = document.unwrap_or_default();
+    let action = if action.is_empty() {
+        ACTION_NOT_AVAILABLE.to_owned()
+    } else {
+        action
+    };
     if reason.is_empty() {
         return Err(EventError::Missing("reason"));
     }
@@ -97,8 +107,17 @@ pub fn parse_event(body: &[u8]) -> Result<EventReport, EventError> {
     check_length("reason", &reason)?;
     check_length("action", &action)?;
     let args: Vec<String> = args.into_iter().map(Option::unwrap_or_default).collect();
-    let note = if args.is_empty() { message } else { sprintf(&message, &args) };
-    Ok(EventReport { warning, reason, action, note: cut(note) })
+    let note = if args.is_empty() {
+        message
+    } else {
+        sprintf(&message, &args)
+    };
+    Ok(EventReport {
+        warning,
+        reason,
+        action,
+        note: cut(note),
+    })
 }
 
 impl<'de> Deserialize<'de> for Document {
@@ -144,12 +163,18 @@ fn replace<T>(field: &mut T, value: Option<T>) {
 
 /// As the original has it: the first *byte*, read as a character, is a capital letter (so `Ä` is one, by its 0xC3).
 fn begins_with_capital(reason: &str) -> bool {
-    reason.bytes().next().is_some_and(|byte| char::from(byte).is_uppercase())
+    reason
+        .bytes()
+        .next()
+        .is_some_and(|byte| char::from(byte).is_uppercase())
 }
 
 fn check_length(field: &'static str, text: &str) -> Result<(), EventError> {
     if text.len() > REASON_MAX_BYTES {
-        return Err(EventError::TooLong { field, length: text.len() });
+        return Err(EventError::TooLong {
+            field,
+            length: text.len(),
+        });
     }
     Ok(())
 }
@@ -170,7 +195,10 @@ const WIDTH_THAT_SHOWS: usize = 2 * NOTE_MAX_BYTES;
 
 /// The flags, width and precision of one verb.
 #[derive(Debug, Default, Clone)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the format language")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the format language"
+)]
 struct Directive {
     sharp: bool,
     zero: bool,
@@ -186,7 +214,14 @@ struct Directive {
 /// little after what a note can show.
 fn sprintf(format: &str, args: &[String]) -> String {
     let mut out = String::with_capacity(format.len());
-    let mut state = Cursor { format, at: 0, argument: 0, reordered: false, good_index: true, arguments: args.len() };
+    let mut state = Cursor {
+        format,
+        at: 0,
+        argument: 0,
+        reordered: false,
+        good_index: true,
+        arguments: args.len(),
+    };
     while let Some(percent) = format[state.at..].find('%') {
         out.push_str(&format[state.at..state.at + percent]);
         state.at += percent + 1;
@@ -200,7 +235,10 @@ fn sprintf(format: &str, args: &[String]) -> String {
     }
     out.push_str(&format[state.at..]);
     if !state.reordered && state.argument < args.len() {
-        let extra: Vec<String> = args[state.argument..].iter().map(|arg| format!("string={arg}")).collect();
+        let extra: Vec<String> = args[state.argument..]
+            .iter()
+            .map(|arg| format!("string={arg}"))
+            .collect();
         out.push_str("%!(EXTRA ");
         out.push_str(&extra.join(", "));
         out.push(')');
@@ -347,11 +385,19 @@ fn write_directive(out: &mut String, cursor: &mut Cursor<'_>, args: &[String]) -
 fn write_argument(out: &mut String, directive: &Directive, verb: char, arg: &str) {
     match verb {
         'v' if directive.sharp => {
-            let plain = Directive { sharp: false, plus: false, ..directive.clone() };
+            let plain = Directive {
+                sharp: false,
+                plus: false,
+                ..directive.clone()
+            };
             pad(out, &plain, &quoted(&plain, arg));
         }
         's' | 'v' => pad(out, directive, truncated(directive, arg)),
-        'q' => pad(out, directive, &quoted(directive, truncated(directive, arg))),
+        'q' => pad(
+            out,
+            directive,
+            &quoted(directive, truncated(directive, arg)),
+        ),
         'x' => write_hexadecimal(out, directive, arg, false),
         'X' => write_hexadecimal(out, directive, arg, true),
         'T' => pad(out, directive, truncated(directive, "string")),
@@ -366,13 +412,19 @@ fn write_argument(out: &mut String, directive: &Directive, verb: char, arg: &str
 /// The text cut to the precision, in characters.
 fn truncated<'a>(directive: &Directive, text: &'a str) -> &'a str {
     match directive.precision {
-        Some(precision) => text.char_indices().nth(precision).map_or(text, |(end, _)| &text[..end]),
+        Some(precision) => text
+            .char_indices()
+            .nth(precision)
+            .map_or(text, |(end, _)| &text[..end]),
         None => text,
     }
 }
 
 fn pad(out: &mut String, directive: &Directive, text: &str) {
-    let missing = directive.width.unwrap_or(0).saturating_sub(text.chars().count());
+    let missing = directive
+        .width
+        .unwrap_or(0)
+        .saturating_sub(text.chars().count());
     if directive.minus {
         out.push_str(text);
         write_padding(out, directive, missing);
@@ -384,14 +436,20 @@ fn pad(out: &mut String, directive: &Directive, text: &str) {
 
 /// Zeros only ever stand on the left.
 fn write_padding(out: &mut String, directive: &Directive, count: usize) {
-    let fill = if directive.zero && !directive.minus { '0' } else { ' ' };
+    let fill = if directive.zero && !directive.minus {
+        '0'
+    } else {
+        ' '
+    };
     out.extend(std::iter::repeat_n(fill, count.min(WIDTH_THAT_SHOWS)));
 }
 
 /// The bytes in hexadecimal; the precision counts bytes.
 fn write_hexadecimal(out: &mut String, directive: &Directive, text: &str, upper: bool) {
     let bytes = text.as_bytes();
-    let bytes = &bytes[..directive.precision.map_or(bytes.len(), |precision| precision.min(bytes.len()))];
+    let bytes = &bytes[..directive
+        .precision
+        .map_or(bytes.len(), |precision| precision.min(bytes.len()))];
     let prefix = match (directive.sharp, upper) {
         (false, _) => "",
         (true, false) => "0x",
@@ -405,14 +463,19 @@ fn write_hexadecimal(out: &mut String, directive: &Directive, text: &str, upper:
         if directive.space || index == 0 {
             written.push_str(prefix);
         }
-        written.push_str(&if upper { format!("{byte:02X}") } else { format!("{byte:02x}") });
+        written.push_str(&if upper {
+            format!("{byte:02X}")
+        } else {
+            format!("{byte:02x}")
+        });
     }
     pad(out, directive, &written);
 }
 
 /// Go's `%q`: in backquotes with `#` where that can be, else in double quotes, ASCII alone with `+`.
 fn quoted(directive: &Directive, text: &str) -> String {
-    let can_backquote = |c: char| c != '`' && c != '\u{feff}' && c != '\u{7f}' && (c >= ' ' || c == '\t');
+    let can_backquote =
+        |c: char| c != '`' && c != '\u{feff}' && c != '\u{7f}' && (c >= ' ' || c == '\t');
     if directive.sharp && text.chars().all(can_backquote) {
         return format!("`{text}`");
     }
@@ -463,20 +526,40 @@ mod tests {
     fn verbs_follow_go() {
         check("%s %v %q", &["a", "b", "c\"d"], "a b \"c\\\"d\"");
         check("%d", &["x"], "%!d(string=x)");
-        check("%t|%c|%f|%p|%w", &["a", "b", "c", "d", "e"], "%!t(string=a)|%!c(string=b)|%!f(string=c)|%!p(string=d)|%!w(string=e)");
-        check("%x|%X|% x|%#x|%# x", &["hi", "hi", "hi", "hi", "hi"], "6869|6869|68 69|0x6869|0x68 0x69");
+        check(
+            "%t|%c|%f|%p|%w",
+            &["a", "b", "c", "d", "e"],
+            "%!t(string=a)|%!c(string=b)|%!f(string=c)|%!p(string=d)|%!w(string=e)",
+        );
+        check(
+            "%x|%X|% x|%#x|%# x",
+            &["hi", "hi", "hi", "hi", "hi"],
+            "6869|6869|68 69|0x6869|0x68 0x69",
+        );
         check("%T", &["a"], "string");
         check("100%% of %s", &["x"], "100% of x");
         check("%é", &["x"], "%!é(string=x)");
         check("%!", &["x"], "%!!(string=x)");
-        check("%#v|%+v|%#q|%+q", &["a", "b", "c", "é☃😀"], "\"a\"|b|`c`|\"\\u00e9\\u2603\\U0001f600\"");
+        check(
+            "%#v|%+v|%#q|%+q",
+            &["a", "b", "c", "é☃😀"],
+            "\"a\"|b|`c`|\"\\u00e9\\u2603\\U0001f600\"",
+        );
         check("%q", &["\u{0}\t\u{7f}é\u{a0}"], "\"\\x00\\t\\x7fé\\u00a0\"");
     }
 
     #[test]
     fn flags_width_and_precision_follow_go() {
-        check("%5s|%-5s|%05s|%-05s|", &["a", "b", "c", "d"], "    a|b    |0000c|d    |");
-        check("%.2s|%5.1s|%.s|%.0s|", &["abc", "xyz", "q", "r"], "ab|    x|||");
+        check(
+            "%5s|%-5s|%05s|%-05s|",
+            &["a", "b", "c", "d"],
+            "    a|b    |0000c|d    |",
+        );
+        check(
+            "%.2s|%5.1s|%.s|%.0s|",
+            &["abc", "xyz", "q", "r"],
+            "ab|    x|||",
+        );
         check("%.2q|%8q|", &["abc", "d"], "\"ab\"|     \"d\"|");
         check("%5d", &["x"], "%!d(string=    x)");
         check("%.1x|%6x|%-6x|", &["hi", "hi", "hi"], "68|  6869|6869  |");
@@ -524,14 +607,26 @@ mod tests {
     #[test]
     fn a_message_without_arguments_is_literal() {
         let event = parse(r#"{"reason":"R","message":"100% done","args":[]}"#).unwrap();
-        assert_eq!((event.note.as_str(), event.action.as_str(), event.event_type()), ("100% done", "n/a", "Normal"));
+        assert_eq!(
+            (
+                event.note.as_str(),
+                event.action.as_str(),
+                event.event_type()
+            ),
+            ("100% done", "n/a", "Normal")
+        );
     }
 
     #[test]
     fn nulls_are_zero_values_and_unknown_keys_are_ignored() {
-        let event = parse(r#"{"reason":"R","message":"m %s|","args":[null],"warning":null,"action":null,"Reason":"x","z":[1]}"#);
+        let event = parse(
+            r#"{"reason":"R","message":"m %s|","args":[null],"warning":null,"action":null,"Reason":"x","z":[1]}"#,
+        );
         let event = event.unwrap();
-        assert_eq!((event.note.as_str(), event.warning, event.reason.as_str()), ("m |", false, "R"));
+        assert_eq!(
+            (event.note.as_str(), event.warning, event.reason.as_str()),
+            ("m |", false, "R")
+        );
         assert!(parse("null").unwrap_err().contains("reason"));
     }
 
@@ -549,22 +644,43 @@ mod tests {
             (r#"{"reason":"R"}"#, "message"),
             (r#"{"reason":"R","message":"m","args":[1]}"#, "args"),
             (r#"{"reason":"R","message":"m","args":"x"}"#, "args"),
-            (r#"{"reason":"R","message":"m","warning":"true"}"#, "warning"),
+            (
+                r#"{"reason":"R","message":"m","warning":"true"}"#,
+                "warning",
+            ),
             (r#"{"reason":1,"message":"m"}"#, "reason"),
         ] {
             let error = parse(body).unwrap_err();
-            assert!(error.contains(part) && !error.contains('\n'), "{body}: {error}");
+            assert!(
+                error.contains(part) && !error.contains('\n'),
+                "{body}: {error}"
+            );
         }
         let long = "R".repeat(129);
-        assert!(parse(&format!(r#"{{"reason":"{long}","message":"m"}}"#)).unwrap_err().contains("reason"));
-        assert!(parse(&format!(r#"{{"reason":"R","action":"{long}","message":"m"}}"#)).unwrap_err().contains("action"));
+        assert!(
+            parse(&format!(r#"{{"reason":"{long}","message":"m"}}"#))
+                .unwrap_err()
+                .contains("reason")
+        );
+        assert!(
+            parse(&format!(
+                r#"{{"reason":"R","action":"{long}","message":"m"}}"#
+            ))
+            .unwrap_err()
+            .contains("action")
+        );
     }
 
     #[test]
     fn a_long_note_is_cut_between_characters() {
-        let event = parse(&format!(r#"{{"reason":"Ä","message":"a{}"}}"#, "é".repeat(1000))).unwrap();
+        let event = parse(&format!(
+            r#"{{"reason":"Ä","message":"a{}"}}"#,
+            "é".repeat(1000)
+        ))
+        .unwrap();
         assert!(event.note.len() <= NOTE_MAX_BYTES && event.note.ends_with('…'));
-        let event = parse(r#"{"reason":"R","message":"%1000000s%1000000s","args":["a","b"]}"#).unwrap();
+        let event =
+            parse(r#"{"reason":"R","message":"%1000000s%1000000s","args":["a","b"]}"#).unwrap();
         assert!(event.note.len() <= NOTE_MAX_BYTES);
     }
 

@@ -30,7 +30,11 @@ pub const RESERVED_VARIABLES: [&str; 9] = [
 ];
 
 /// Bytes of a URL's path segment that stand for themselves (RFC 3986: unreserved).
-const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const PATH_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// What is the same in every job pod of this controller.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +78,10 @@ pub fn job_pod(
     pod.metadata.name = Some(instance.pod_name.to_owned());
     pod.metadata.namespace = Some(spec.namespace.clone());
     let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert(LABEL_EXECUTION_ID.to_owned(), instance.execution_id.to_string());
+    labels.insert(
+        LABEL_EXECUTION_ID.to_owned(),
+        instance.execution_id.to_string(),
+    );
     labels.insert(LABEL_OWNER.to_owned(), spec.controller.clone());
     if let Some(owner) = &spec.owner {
         set_owner(pod.metadata.owner_references.get_or_insert_default(), owner);
@@ -131,19 +138,28 @@ fn callback_variables(spec: &JobPodSpec, instance: JobPodInstance<'_>) -> Vec<En
         ("CALLBACK_SERVICE_EVENT_URL", url("event")),
     ]
     .into_iter()
-    .map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value), value_from: None })
+    .map(|(name, value)| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        value_from: None,
+    })
     .collect()
 }
 
 fn callback_url(spec: &JobPodSpec, instance: JobPodInstance<'_>, endpoint: &str) -> String {
     let address = bracketed(&spec.callback_address);
     let node = utf8_percent_encode(instance.node, PATH_SEGMENT);
-    format!("http://{address}:{}/report/{node}/{}/{endpoint}", spec.callback_port, instance.execution_id)
+    format!(
+        "http://{address}:{}/report/{node}/{}/{endpoint}",
+        spec.callback_port, instance.execution_id
+    )
 }
 
 /// An IPv6 address stands in brackets before a port.
 fn bracketed(address: &str) -> String {
-    let without_zone = address.split_once('%').map_or(address, |(address, _)| address);
+    let without_zone = address
+        .split_once('%')
+        .map_or(address, |(address, _)| address);
     if without_zone.parse::<Ipv6Addr>().is_ok() {
         format!("[{address}]")
     } else {
@@ -170,24 +186,47 @@ mod tests {
     }
 
     fn template(variables: &[&str]) -> Pod {
-        let env = variables.iter().map(|name| EnvVar { name: (*name).into(), ..EnvVar::default() }).collect();
-        let container = Container { name: "m".into(), env: Some(env), ..Container::default() };
+        let env = variables
+            .iter()
+            .map(|name| EnvVar {
+                name: (*name).into(),
+                ..EnvVar::default()
+            })
+            .collect();
+        let container = Container {
+            name: "m".into(),
+            env: Some(env),
+            ..Container::default()
+        };
         Pod {
-            spec: Some(PodSpec { containers: vec![container], ..PodSpec::default() }),
+            spec: Some(PodSpec {
+                containers: vec![container],
+                ..PodSpec::default()
+            }),
             ..Pod::default()
         }
     }
 
     fn build(template: Pod, spec: &JobPodSpec) -> Pod {
         let id = ExecutionId::parse("202611232359").unwrap();
-        let instance = JobPodInstance { pod_name: "p", node: "node-a", execution_id: &id };
+        let instance = JobPodInstance {
+            pod_name: "p",
+            node: "node-a",
+            execution_id: &id,
+        };
         job_pod(template, spec, instance, |container| {
-            vec![EnvVar { name: format!("FROM_EXTENSION_{}", container.name), ..EnvVar::default() }]
+            vec![EnvVar {
+                name: format!("FROM_EXTENSION_{}", container.name),
+                ..EnvVar::default()
+            }]
         })
     }
 
     fn variable_names(pod: &Pod) -> Vec<String> {
-        let env = pod.spec.as_ref().unwrap().containers[0].env.clone().unwrap();
+        let env = pod.spec.as_ref().unwrap().containers[0]
+            .env
+            .clone()
+            .unwrap();
         env.into_iter().map(|variable| variable.name).collect()
     }
 
@@ -222,8 +261,17 @@ mod tests {
             ..OwnerReference::default()
         };
         let mut given = template(&[]);
-        given.metadata.owner_references = Some(vec![owner("apps/v1beta1", "old"), owner("other/v1", "kept")]);
-        let pod = build(given, &JobPodSpec { owner: Some(owner("apps/v1", "new")), ..spec() });
+        given.metadata.owner_references = Some(vec![
+            owner("apps/v1beta1", "old"),
+            owner("other/v1", "kept"),
+        ]);
+        let pod = build(
+            given,
+            &JobPodSpec {
+                owner: Some(owner("apps/v1", "new")),
+                ..spec()
+            },
+        );
         let owners = pod.metadata.owner_references.unwrap();
         assert_eq!(owners, [owner("apps/v1", "new"), owner("other/v1", "kept")]);
         assert_eq!(owners[0].controller, None);
@@ -244,7 +292,11 @@ mod tests {
     #[test]
     fn a_node_name_cannot_leave_its_place_in_the_url() {
         let id = ExecutionId::parse("202611232359").unwrap();
-        let instance = JobPodInstance { pod_name: "p", node: "a/../b?c", execution_id: &id };
+        let instance = JobPodInstance {
+            pod_name: "p",
+            node: "a/../b?c",
+            execution_id: &id,
+        };
         assert_eq!(
             callback_url(&spec(), instance, "file"),
             "http://10.0.0.7:8090/report/a%2F..%2Fb%3Fc/202611232359/file"

@@ -9,6 +9,7 @@ pub mod go_duration;
 pub mod ids;
 pub mod invariants;
 pub mod job_pod;
+pub mod media_type;
 pub mod names;
 pub mod pod_phase;
 pub mod pod_pool;

@@ -50,7 +50,11 @@ pub fn pod_names<'a>(
             let alternative = hashed_pod_name(controller, node, id);
             let name = plain_pod_name(controller, node, id);
             let is_shared = holders.get(host(node)).is_some_and(|count| *count > 1);
-            let name = if is_shared || !is_pod_name(&name) { alternative.clone() } else { name };
+            let name = if is_shared || !is_pod_name(&name) {
+                alternative.clone()
+            } else {
+                name
+            };
             PodNames { name, alternative }
         })
         .collect()
@@ -73,7 +77,11 @@ pub fn attempt_pod_name(first: &str, node: &str, id: &ExecutionId, attempt: u32)
         return format!("{first}{suffix}");
     }
     // Only a name without hash can be this long: hashed ones leave room.
-    with_hash(first.strip_suffix(&format!("-{id}")).unwrap_or(first), node, id) + &suffix
+    with_hash(
+        first.strip_suffix(&format!("-{id}")).unwrap_or(first),
+        node,
+        id,
+    ) + &suffix
 }
 
 /// The name with the hash of the node; it leaves room for the number of an attempt.
@@ -87,7 +95,13 @@ fn with_hash(prefix: &str, node: &str, id: &ExecutionId) -> String {
     let ending = format!("-{id}-{}", short_hash(node));
     let cleaned: String = prefix
         .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' {
+                c
+            } else {
+                '-'
+            }
+        })
         .take(POD_NAME_MAX_LENGTH - ATTEMPT_LENGTH - ending.len())
         .collect();
     format!("{}{ending}", cleaned.trim_matches('-'))
@@ -133,12 +147,18 @@ mod tests {
     }
 
     fn names(nodes: &[&str]) -> Vec<String> {
-        pod_names("audit", &id(), nodes.iter().copied()).into_iter().map(|names| names.name).collect()
+        pod_names("audit", &id(), nodes.iter().copied())
+            .into_iter()
+            .map(|names| names.name)
+            .collect()
     }
 
     #[test]
     fn a_name_is_made_of_controller_host_and_execution() {
-        assert_eq!(names(&["node-a.example.com"]), ["audit-job-node-a-202611232359"]);
+        assert_eq!(
+            names(&["node-a.example.com"]),
+            ["audit-job-node-a-202611232359"]
+        );
     }
 
     #[test]
@@ -146,7 +166,10 @@ mod tests {
         let names = names(&["a.one", "b", "a.two", "a"]);
         assert_eq!(names[1], "audit-job-b-202611232359");
         for index in [0, 2, 3] {
-            assert!(names[index].starts_with("audit-job-a-202611232359-"), "{names:?}");
+            assert!(
+                names[index].starts_with("audit-job-a-202611232359-"),
+                "{names:?}"
+            );
         }
         assert_eq!(BTreeSet::from_iter(&names).len(), 4);
     }
@@ -155,7 +178,10 @@ mod tests {
     fn a_name_that_is_too_long_gets_the_hash_instead_of_its_end() {
         let node = "n".repeat(250);
         let name = names(&[&node]).remove(0);
-        assert!(name.len() <= POD_NAME_MAX_LENGTH && is_pod_name(&name), "{name}");
+        assert!(
+            name.len() <= POD_NAME_MAX_LENGTH && is_pod_name(&name),
+            "{name}"
+        );
         assert!(name.contains("-202611232359-"), "{name}");
     }
 
@@ -163,9 +189,17 @@ mod tests {
     fn the_second_attempt_is_numbered() {
         let first = plain_pod_name("audit", "node-a", &id());
         assert_eq!(attempt_pod_name(&first, "node-a", &id(), 1), first);
-        assert_eq!(attempt_pod_name(&first, "node-a", &id(), 2), "audit-job-node-a-202611232359-2");
+        assert_eq!(
+            attempt_pod_name(&first, "node-a", &id(), 2),
+            "audit-job-node-a-202611232359-2"
+        );
         let long = plain_pod_name("audit", &"n".repeat(229), &id());
-        assert!(is_pod_name(&attempt_pod_name(&long, &"n".repeat(229), &id(), 12)));
+        assert!(is_pod_name(&attempt_pod_name(
+            &long,
+            &"n".repeat(229),
+            &id(),
+            12
+        )));
     }
 
     #[test]

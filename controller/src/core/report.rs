@@ -70,9 +70,16 @@ pub fn parse_results(body: &[u8]) -> Result<Results, ReportError> {
         return Err(ReportError::Empty);
     }
     let samples = |samples: Option<Vec<Option<Sample>>>| {
-        samples.unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect()
+        samples
+            .unwrap_or_default()
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect()
     };
-    Ok(document.into_iter().map(|(gauge, list)| (gauge, samples(list))).collect())
+    Ok(document
+        .into_iter()
+        .map(|(gauge, list)| (gauge, samples(list)))
+        .collect())
 }
 
 /// How many samples a document has, over all its gauges.
@@ -87,9 +94,15 @@ pub fn sample_count(results: &Results) -> usize {
 #[must_use]
 pub fn gauge_series(samples: &[Sample], labels: &[String]) -> BTreeMap<Vec<String>, f64> {
     let values_of = |sample: &Sample| {
-        labels.iter().map(|label| sample.labels.get(label).cloned().unwrap_or_default()).collect()
+        labels
+            .iter()
+            .map(|label| sample.labels.get(label).cloned().unwrap_or_default())
+            .collect()
     };
-    samples.iter().map(|sample| (values_of(sample), sample.value)).collect()
+    samples
+        .iter()
+        .map(|sample| (values_of(sample), sample.value))
+        .collect()
 }
 
 /// Reads one JSON value and nothing after it, as Go reads it.
@@ -101,9 +114,15 @@ pub(super) fn parse_document<T: serde::de::DeserializeOwned>(body: &[u8]) -> Res
     let value = T::deserialize(tracked).map_err(|error| {
         let path = track.path();
         let is_field = path.iter().next().is_some();
-        JsonError { field: is_field.then(|| printable(&path.to_string())), message: printable(&error.to_string()) }
+        JsonError {
+            field: is_field.then(|| printable(&path.to_string())),
+            message: printable(&error.to_string()),
+        }
     })?;
-    deserializer.end().map_err(|error| JsonError { field: None, message: printable(&error.to_string()) })?;
+    deserializer.end().map_err(|error| JsonError {
+        field: None,
+        message: printable(&error.to_string()),
+    })?;
     Ok(value)
 }
 
@@ -148,12 +167,21 @@ fn replace_lone_surrogates(text: String) -> String {
 /// The number in `\uXXXX`, where the text begins with that.
 fn escaped_unit(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
-    digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_hexdigit())
+        .then(|| u32::from_str_radix(digits, 16).ok())?
 }
 
 /// Fit for one line of a log or an answer.
 fn printable(text: &str) -> String {
-    let cleaned = text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+    let cleaned = text.chars().map(|c| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    });
     cleaned.take(QUOTE_MAX_CHARS).collect()
 }
 
@@ -177,14 +205,20 @@ impl<'de> Visitor<'de> for SampleVisitor {
         let mut sample = Sample::default();
         while let Some(key) = entries.next_key::<String>()? {
             match key.as_str() {
-                "value" => sample.value = entries.next_value::<Option<f64>>()?.unwrap_or(sample.value),
-                "labels" => match entries.next_value::<Option<BTreeMap<String, Option<String>>>>()? {
-                    Some(labels) => {
-                        let labels = labels.into_iter().map(|(name, value)| (name, value.unwrap_or_default()));
-                        sample.labels.extend(labels);
+                "value" => {
+                    sample.value = entries.next_value::<Option<f64>>()?.unwrap_or(sample.value)
+                }
+                "labels" => {
+                    match entries.next_value::<Option<BTreeMap<String, Option<String>>>>()? {
+                        Some(labels) => {
+                            let labels = labels
+                                .into_iter()
+                                .map(|(name, value)| (name, value.unwrap_or_default()));
+                            sample.labels.extend(labels);
+                        }
+                        None => sample.labels.clear(),
                     }
-                    None => sample.labels.clear(),
-                },
+                }
                 _ => {
                     entries.next_value::<IgnoredAny>()?;
                 }
@@ -200,7 +234,8 @@ mod tests {
     use super::*;
 
     fn plain(body: &str) -> Vec<f64> {
-        let results = parse_results(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error}"));
+        let results =
+            parse_results(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error}"));
         results["plain"].iter().map(|sample| sample.value).collect()
     }
 
@@ -216,25 +251,34 @@ mod tests {
 
     #[test]
     fn of_a_repeated_key_the_last_one_counts_and_labels_add_up() {
-        assert_eq!(plain(r#"{"plain":[{"value":1}],"plain":[{"value":2,"value":3,"value":null}]}"#), [3.0]);
-        let results = parse_results(br#"{"g":[{"labels":{"a":"1","b":null},"labels":{"a":"2"}}]}"#).unwrap();
+        assert_eq!(
+            plain(r#"{"plain":[{"value":1}],"plain":[{"value":2,"value":3,"value":null}]}"#),
+            [3.0]
+        );
+        let results =
+            parse_results(br#"{"g":[{"labels":{"a":"1","b":null},"labels":{"a":"2"}}]}"#).unwrap();
         let labels = &results["g"][0].labels;
         assert_eq!((labels["a"].as_str(), labels["b"].as_str()), ("2", ""));
     }
 
     #[test]
     fn keys_are_matched_exactly_and_unknown_ones_ignored() {
-        assert_eq!(plain(r#"{"plain":[{"Value":1,"other":[{"deep":[]}]}]}"#), [0.0]);
+        assert_eq!(
+            plain(r#"{"plain":[{"Value":1,"other":[{"deep":[]}]}]}"#),
+            [0.0]
+        );
     }
 
     #[test]
     fn numbers_are_read_to_the_last_digit() {
-        assert_eq!(plain(r#"{"plain":[{"value":1.5e3},{"value":-0.1},{"value":9007199254740993}]}"#), [
-            1500.0,
-            -0.1,
-            9_007_199_254_740_992.0
-        ]);
-        assert_eq!(plain(r#"{"plain":[{"value":5.0e-324},{"value":1.7976931348623157e308}]}"#), [5e-324, f64::MAX]);
+        assert_eq!(
+            plain(r#"{"plain":[{"value":1.5e3},{"value":-0.1},{"value":9007199254740993}]}"#),
+            [1500.0, -0.1, 9_007_199_254_740_992.0]
+        );
+        assert_eq!(
+            plain(r#"{"plain":[{"value":5.0e-324},{"value":1.7976931348623157e308}]}"#),
+            [5e-324, f64::MAX]
+        );
     }
 
     #[test]
@@ -267,7 +311,10 @@ mod tests {
             ("\u{feff}{}", "expected"),
         ] {
             let error = parse_results(body.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(part) && error.starts_with("result: ") && !error.contains('\n'), "{body}: {error}");
+            assert!(
+                error.contains(part) && error.starts_with("result: ") && !error.contains('\n'),
+                "{body}: {error}"
+            );
         }
     }
 
@@ -276,7 +323,10 @@ mod tests {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(parse_results(deep.as_bytes()).is_err());
         assert!(parse_results("[".repeat(100_000).as_bytes()).is_err());
-        assert_eq!(plain(&format!(r#"{{"plain":[{{"x":{deep},"value":1}}]}}"#)), [1.0]);
+        assert_eq!(
+            plain(&format!(r#"{{"plain":[{{"x":{deep},"value":1}}]}}"#)),
+            [1.0]
+        );
     }
 
     #[test]
@@ -284,7 +334,10 @@ mod tests {
         let body = br#"{"g":[{"value":1,"labels":{"b":"B","zzz":"Z","node":"evil"}},{"value":2,"labels":{"b":"B"}},{"value":3}]}"#;
         let results = parse_results(body).unwrap();
         let series = gauge_series(&results["g"], &["a".to_owned(), "b".to_owned()]);
-        let expected = [(vec![String::new(), String::new()], 3.0), (vec![String::new(), "B".to_owned()], 2.0)];
+        let expected = [
+            (vec![String::new(), String::new()], 3.0),
+            (vec![String::new(), "B".to_owned()], 2.0),
+        ];
         assert_eq!(series, BTreeMap::from(expected));
         assert_eq!(sample_count(&results), 3);
     }
