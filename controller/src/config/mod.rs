@@ -35,6 +35,7 @@ pub struct EnvironmentDefaults {
 
 /// The whole configuration. The name in brackets is the key in `config.yaml` where it is not simply the camel case.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct Config {
     /// The controller's name, a DNS label of at most 63 characters: prefix of job pods, value of the owner label.
     /// Required.

@@ -294,6 +294,24 @@ impl<'a> Section<'a> {
         typed
     }
 
+    /// As [`optional`](Self::optional), where the text `none`, as the documentation writes it, is as good as absent.
+    pub(super) fn unless_none<T>(
+        &mut self,
+        name: &str,
+        wanted: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let is_none = |value: &Value| value == "none";
+        self.optional(name, wanted, |value| {
+            if is_none(value) {
+                Some(None)
+            } else {
+                read(value).map(Some)
+            }
+        })
+        .flatten()
+    }
+
     /// Takes a key that must be there.
     pub(super) fn required<T>(
         &mut self,

@@ -67,11 +67,11 @@ pub(super) fn pool_size(value: &Value) -> Option<PoolSize> {
     }
 }
 
-pub(super) fn max_failures(value: &Value) -> Option<Option<MaxFailures>> {
-    or_none(value, |value| match percent(value) {
+pub(super) fn max_failures(value: &Value) -> Option<MaxFailures> {
+    match percent(value) {
         Some(percent) => Some(MaxFailures::Percent(percent)),
         None => count(value).map(MaxFailures::Count),
-    })
+    }
 }
 
 /// `10%`: digits and a percent sign, at most 100.
@@ -99,15 +99,6 @@ pub(super) fn positive_duration(value: &Value) -> Option<Duration> {
 pub(super) fn whole_seconds(value: &Value) -> Option<Duration> {
     let seconds_max = u64::from(i32::MAX.unsigned_abs());
     duration(value).filter(|d| d.subsec_nanos() == 0 && (1..=seconds_max).contains(&d.as_secs()))
-}
-
-/// `none`, as the documentation writes it, or something else.
-pub(super) fn or_none<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Option<Option<T>> {
-    if value == "none" {
-        Some(None)
-    } else {
-        read(value).map(Some)
-    }
 }
 
 /// A size in bytes of at least 1: an integer, or a Kubernetes quantity such as `16Ki`, `1.5Gi` or `1M`.
@@ -266,11 +257,7 @@ mod tests {
         ] {
             assert_eq!(pool_size(&wrong), None, "{wrong}");
         }
-        assert_eq!(
-            max_failures(&json!("0%")),
-            Some(Some(MaxFailures::Percent(0)))
-        );
-        assert_eq!(max_failures(&json!("none")), Some(None));
+        assert_eq!(max_failures(&json!("0%")), Some(MaxFailures::Percent(0)));
     }
 
     #[test]
