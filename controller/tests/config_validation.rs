@@ -625,11 +625,6 @@ fn only_what_differs_from_the_default_has_no_effect() {
     let without_effect = [
         ("jobNodeExpressions", "[]", "[{key: a, operator: Exists}]"),
         ("untoleratedTaints", "run", "skip"),
-        (
-            "leaderElection",
-            "{leaseDuration: 15s}",
-            "{leaseDuration: 20s}",
-        ),
         ("concurrencyPolicy", "Forbid", "Replace"),
         ("suspend", "false", "true"),
         ("startingDeadlineSeconds", "none", "60"),
