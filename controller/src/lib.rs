@@ -2,6 +2,8 @@
 //!
 //! The layers, and what each may know, are described in `ARCHITECTURE.md`; `cargo xtask layers` checks them.
 
+#[cfg(feature = "kube")]
+pub mod adapter;
 pub mod config;
 pub mod core;
 pub mod http;

@@ -10,3 +10,5 @@ pub mod cluster_contract;
 pub mod entropy;
 pub mod error;
 pub mod report_store;
+#[cfg(feature = "contract")]
+pub mod report_store_contract;

@@ -1,0 +1,584 @@
+//! The report directory on a file system: `<directory>/<execution id>/<stored name>` and the link `latest`.
+//!
+//! A report is written to a temporary file in its own directory and renamed. Only real directories named like an
+//! execution id and regular files in them exist for this store: links are neither followed nor listed, anything else in
+//! the report directory is left alone. Uploads go to disk in blocks, so that their size does not show in memory, and
+//! every system call runs on the runtime's threads for blocking work.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt};
+use jiff::Timestamp;
+
+use crate::core::ids::ExecutionId;
+use crate::ports::report_store::{
+    ReportMetadata, ReportStore, ReportStoreError, ReportStoreErrorKind, Upload,
+};
+
+/// The link to the newest execution.
+const LATEST: &str = "latest";
+
+/// How the names of temporary files begin; node names, and so reports, never do.
+const TEMPORARY_PREFIX: &str = "_upload-";
+
+/// What is written or read in one system call: large enough to keep a disk busy, small enough for a thousand uploads.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// What the end of an upload promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The report survives a loss of power: it and its directory are synced before the answer.
+    Fsync,
+    /// The report survives a kill of the process.
+    None,
+}
+
+/// Reports below one directory; clones share it.
+#[derive(Debug, Clone)]
+pub struct FsReportStore {
+    directory: Arc<Path>,
+    durability: Durability,
+    next_temporary: Arc<AtomicU64>,
+}
+
+impl FsReportStore {
+    /// A store in `directory`, which need not exist yet.
+    #[must_use]
+    pub fn new(directory: PathBuf, durability: Durability) -> Self {
+        Self {
+            directory: directory.into(),
+            durability,
+            next_temporary: Arc::default(),
+        }
+    }
+
+    fn execution_path(&self, execution: &ExecutionId) -> PathBuf {
+        self.directory.join(execution.as_str())
+    }
+
+    /// Runs file system calls where they may block; `subject` is what an error names.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        subject: String,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, ReportStoreError> {
+        let store = self.clone();
+        run_blocking(subject, move || work(&store)).await
+    }
+
+    /// The execution's directory, made where there is none.
+    fn made_execution(&self, execution: &ExecutionId) -> io::Result<PathBuf> {
+        let path = self.execution_path(execution);
+        if !is_directory(&path)? {
+            fs::create_dir_all(&*self.directory)?;
+            match fs::create_dir(&path) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path)? => {}
+                other => other?,
+            }
+            if self.durability == Durability::Fsync {
+                sync_directory(&self.directory)?;
+            }
+        }
+        Ok(path)
+    }
+
+    /// The execution's directory, if it is a real one.
+    fn existing_execution(&self, execution: &ExecutionId) -> io::Result<PathBuf> {
+        let path = self.execution_path(execution);
+        if is_directory(&path)? {
+            Ok(path)
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// A new temporary file beside its target. Its number is free by the exclusive creation, whatever other processes on
+    /// the same volume count.
+    fn new_temporary(&self, directory: &Path, prefix: &str) -> io::Result<Temporary> {
+        loop {
+            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+            let path = directory.join(format!("{prefix}{number}"));
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => {
+                    return Ok(Temporary {
+                        file,
+                        path,
+                        is_placed: false,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn new_upload(&self, execution: &ExecutionId, name: &str) -> io::Result<(Temporary, PathBuf)> {
+        check_name(name)?;
+        let directory = self.made_execution(execution)?;
+        Ok((
+            self.new_temporary(&directory, TEMPORARY_PREFIX)?,
+            directory.join(name),
+        ))
+    }
+
+    fn replace_latest(&self, execution: &ExecutionId) -> io::Result<()> {
+        fs::create_dir_all(&*self.directory)?;
+        let temporary = loop {
+            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+            let path = self.directory.join(format!("_{LATEST}-{number}"));
+            match std::os::unix::fs::symlink(execution.as_str(), &path) {
+                Ok(()) => break path,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        };
+        fs::rename(&temporary, self.directory.join(LATEST)).inspect_err(|_| {
+            // What matters is the error above.
+            let _ = fs::remove_file(&temporary);
+        })?;
+        if self.durability == Durability::Fsync {
+            sync_directory(&self.directory)?;
+        }
+        Ok(())
+    }
+
+    fn read_latest(&self) -> io::Result<Option<ExecutionId>> {
+        let target = match fs::read_link(self.directory.join(LATEST)) {
+            Ok(target) => target,
+            // A file or a directory of that name is somebody else's.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let execution = target
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(ExecutionId::parse);
+        match execution {
+            Some(execution) if is_directory(&self.execution_path(&execution))? => {
+                Ok(Some(execution))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn execution_directories(&self) -> io::Result<Vec<ExecutionId>> {
+        let entries = match fs::read_dir(&*self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut executions = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            // `file_type` of an entry does not follow links.
+            if let Some(execution) = entry.file_name().to_str().and_then(ExecutionId::parse)
+                && entry.file_type()?.is_dir()
+            {
+                executions.push(execution);
+            }
+        }
+        executions.sort_unstable();
+        Ok(executions)
+    }
+
+    fn report_files(&self, execution: &ExecutionId) -> io::Result<Vec<ReportMetadata>> {
+        let mut reports = Vec::new();
+        for entry in fs::read_dir(self.existing_execution(execution)?)? {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            if name.starts_with(TEMPORARY_PREFIX) {
+                continue;
+            }
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_file() => {
+                    reports.push(report_metadata(name, &metadata))
+                }
+                Ok(_) => {}
+                // Replaced or removed between the two calls.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        reports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(reports)
+    }
+
+    /// The path of a report and what is known of it, links not followed.
+    fn report_file(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+    ) -> io::Result<(PathBuf, fs::Metadata)> {
+        check_name(name)?;
+        let path = self.existing_execution(execution)?.join(name);
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.is_file() && !name.starts_with(TEMPORARY_PREFIX) {
+            Ok((path, metadata))
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    fn open_report(&self, execution: &ExecutionId, name: &str, offset: u64) -> io::Result<File> {
+        let (path, expected) = self.report_file(execution, name)?;
+        let mut file = File::open(path)?;
+        let opened = file.metadata()?;
+        // A report that was replaced in between is read as it is now; a link that took its place is not.
+        if !opened.is_file() || opened.dev() != expected.dev() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(file)
+    }
+}
+
+async fn run_blocking<T: Send + 'static>(
+    subject: String,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, ReportStoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| store_error(&subject, &error)),
+        Err(error) => Err(ReportStoreError {
+            kind: ReportStoreErrorKind::Unavailable,
+            message: format!("{subject}: {error}"),
+        }),
+    }
+}
+
+fn store_error(subject: &str, error: &io::Error) -> ReportStoreError {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ReportStoreErrorKind::NotFound,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ReportStoreErrorKind::NoSpace
+        }
+        _ => ReportStoreErrorKind::Unavailable,
+    };
+    ReportStoreError {
+        kind,
+        message: format!("{subject}: {error}"),
+    }
+}
+
+/// One plain component of a path.
+fn check_name(name: &str) -> io::Result<()> {
+    if name.is_empty() || matches!(name, "." | "..") || name.contains(['/', '\0']) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a plain file name",
+        ));
+    }
+    Ok(())
+}
+
+fn is_directory(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn report_metadata(name: String, metadata: &fs::Metadata) -> ReportMetadata {
+    let modified = metadata
+        .modified()
+        .ok()
+        .and_then(|time| Timestamp::try_from(time).ok());
+    ReportMetadata {
+        name,
+        length: metadata.len(),
+        modified: modified.unwrap_or(Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// A temporary file that is removed unless it gets its place.
+#[derive(Debug)]
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    is_placed: bool,
+}
+
+impl Temporary {
+    /// Renames it to its target, in place of what was there.
+    fn place(mut self, target: &Path, durability: Durability) -> io::Result<()> {
+        if durability == Durability::Fsync {
+            self.file.sync_all()?;
+        }
+        fs::rename(&self.path, target)?;
+        self.is_placed = true;
+        match (durability, target.parent()) {
+            (Durability::Fsync, Some(directory)) => sync_directory(directory),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.is_placed {
+            return;
+        }
+        let path = std::mem::take(&mut self.path);
+        // Whoever drops it has the cause; what cannot be removed is invisible and goes with its execution.
+        let remove = move || {
+            let _ = fs::remove_file(path);
+        };
+        match tokio::runtime::Handle::try_current() {
+            // It may be one of the runtime's own threads, which must not wait for a disk.
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+/// An upload into a temporary file.
+#[derive(Debug)]
+pub struct FsUpload {
+    /// None once a write has failed.
+    temporary: Option<Temporary>,
+    target: PathBuf,
+    subject: String,
+    buffer: Vec<u8>,
+    durability: Durability,
+}
+
+impl FsUpload {
+    /// Writes the buffer and `more` to the file.
+    async fn flush(&mut self, more: Bytes) -> Result<(), ReportStoreError> {
+        let temporary = self.temporary.take().ok_or_else(|| self.failed_before())?;
+        let buffer = std::mem::take(&mut self.buffer);
+        let (temporary, buffer) = run_blocking(self.subject.clone(), move || {
+            let mut temporary = temporary;
+            let mut buffer = buffer;
+            temporary.file.write_all(&buffer)?;
+            temporary.file.write_all(&more)?;
+            buffer.clear();
+            Ok((temporary, buffer))
+        })
+        .await?;
+        self.temporary = Some(temporary);
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    fn failed_before(&self) -> ReportStoreError {
+        ReportStoreError {
+            kind: ReportStoreErrorKind::Unavailable,
+            message: format!("{}: an earlier write failed", self.subject),
+        }
+    }
+}
+
+impl Upload for FsUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), ReportStoreError> {
+        if self.buffer.len() + bytes.len() < BLOCK_BYTES {
+            self.buffer.extend_from_slice(&bytes);
+            return Ok(());
+        }
+        self.flush(bytes).await
+    }
+
+    async fn finish(mut self) -> Result<(), ReportStoreError> {
+        let temporary = self.temporary.take().ok_or_else(|| self.failed_before())?;
+        let Self {
+            target,
+            subject,
+            buffer,
+            durability,
+            ..
+        } = self;
+        run_blocking(subject, move || {
+            let mut temporary = temporary;
+            temporary.file.write_all(&buffer)?;
+            temporary.place(&target, durability)
+        })
+        .await
+    }
+}
+
+/// What an error names: the report, not the path on the machine.
+fn subject(execution: &ExecutionId, name: &str) -> String {
+    format!("report {execution}/{}", name.escape_debug())
+}
+
+fn execution_subject(execution: &ExecutionId) -> String {
+    format!("reports of {execution}")
+}
+
+impl ReportStore for FsReportStore {
+    type Upload = FsUpload;
+    type Content = BoxStream<'static, Result<Bytes, ReportStoreError>>;
+
+    async fn create_execution(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
+        let execution = execution.clone();
+        self.blocking(execution_subject(&execution), move |store| {
+            store.made_execution(&execution).map(drop)
+        })
+        .await
+    }
+
+    async fn set_latest(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
+        let execution = execution.clone();
+        self.blocking(format!("link {LATEST}"), move |store| {
+            store.replace_latest(&execution)
+        })
+        .await
+    }
+
+    async fn latest(&self) -> Result<Option<ExecutionId>, ReportStoreError> {
+        self.blocking(format!("link {LATEST}"), Self::read_latest)
+            .await
+    }
+
+    async fn list_executions(&self) -> Result<Vec<ExecutionId>, ReportStoreError> {
+        self.blocking("report directory".to_owned(), Self::execution_directories)
+            .await
+    }
+
+    async fn remove_execution(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
+        let execution = execution.clone();
+        self.blocking(execution_subject(&execution), move |store| {
+            let path = store.execution_path(&execution);
+            // A link of that name is not ours; inside, links are removed as links.
+            if !is_directory(&path)? {
+                return Ok(());
+            }
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+        })
+        .await
+    }
+
+    async fn begin(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+    ) -> Result<FsUpload, ReportStoreError> {
+        let subject = subject(execution, name);
+        let (execution, name) = (execution.clone(), name.to_owned());
+        let (temporary, target) = self
+            .blocking(subject.clone(), move |store| {
+                store.new_upload(&execution, &name)
+            })
+            .await?;
+        let durability = self.durability;
+        Ok(FsUpload {
+            temporary: Some(temporary),
+            target,
+            subject,
+            buffer: Vec::new(),
+            durability,
+        })
+    }
+
+    async fn put(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<(), ReportStoreError> {
+        let subject = subject(execution, name);
+        let (execution, name) = (execution.clone(), name.to_owned());
+        self.blocking(subject, move |store| {
+            let (mut temporary, target) = store.new_upload(&execution, &name)?;
+            temporary.file.write_all(&bytes)?;
+            temporary.place(&target, store.durability)
+        })
+        .await
+    }
+
+    async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {
+        let execution = execution.clone();
+        self.blocking(execution_subject(&execution), move |store| {
+            store.report_files(&execution)
+        })
+        .await
+    }
+
+    async fn metadata(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+    ) -> Result<ReportMetadata, ReportStoreError> {
+        let subject = subject(execution, name);
+        let (execution, name) = (execution.clone(), name.to_owned());
+        self.blocking(subject, move |store| {
+            let (_, metadata) = store.report_file(&execution, &name)?;
+            Ok(report_metadata(name, &metadata))
+        })
+        .await
+    }
+
+    async fn read(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        offset: u64,
+        length: u64,
+    ) -> Result<Self::Content, ReportStoreError> {
+        let subject = subject(execution, name);
+        let (execution, name) = (execution.clone(), name.to_owned());
+        let file = self
+            .blocking(subject.clone(), move |store| {
+                store.open_report(&execution, &name, offset)
+            })
+            .await?;
+        let chunks = futures::stream::try_unfold((file, length), move |(file, left)| {
+            let subject = subject.clone();
+            async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let (file, chunk) = run_blocking(subject, move || read_block(file, left)).await?;
+                let left = left - chunk.len() as u64;
+                Ok(Some((chunk, (file, left))))
+            }
+        });
+        Ok(chunks.boxed())
+    }
+
+    async fn probe(&self) -> Result<(), ReportStoreError> {
+        self.blocking("report directory".to_owned(), |store| {
+            fs::create_dir_all(&*store.directory)?;
+            let mut probe = store.new_temporary(&store.directory, "_probe-")?;
+            probe.file.write_all(b"probe")
+        })
+        .await
+    }
+}
+
+/// The next block of a file. One that ends early is an error: its length has been promised.
+fn read_block(mut file: File, left: u64) -> io::Result<(File, Bytes)> {
+    let wanted = usize::try_from(left)
+        .unwrap_or(BLOCK_BYTES)
+        .min(BLOCK_BYTES);
+    let mut block = vec![0; wanted];
+    let length = file.read(&mut block)?;
+    if length == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    block.truncate(length);
+    Ok((file, block.into()))
+}

@@ -1,0 +1,3 @@
+//! The ports on a real cluster and a real machine.
+
+pub mod fs_report_store;

@@ -1,0 +1,182 @@
+//! The report store on a file system: the contract of the port, and what only a file system can do wrong.
+
+#![cfg(feature = "kube")]
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use bytes::Bytes;
+use controller::adapter::fs_report_store::{Durability, FsReportStore};
+use controller::core::ids::ExecutionId;
+use controller::ports::report_store::{ReportStore, ReportStoreErrorKind, Upload};
+use controller::ports::report_store_contract;
+use tempfile::TempDir;
+
+fn id(text: &str) -> ExecutionId {
+    ExecutionId::parse(text).unwrap()
+}
+
+fn store(directory: &TempDir) -> FsReportStore {
+    FsReportStore::new(directory.path().join("reports"), Durability::Fsync)
+}
+
+fn entries(path: &Path) -> Vec<String> {
+    let names = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn the_file_system_keeps_the_contract() {
+    for durability in [Durability::Fsync, Durability::None] {
+        let mut directories = Vec::new();
+        report_store_contract::every_behaviour(|| {
+            let directory = TempDir::new().unwrap();
+            let store = FsReportStore::new(directory.path().join("reports"), durability);
+            directories.push(directory);
+            store
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn foreign_entries_are_neither_listed_nor_removed() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let reports = directory.path().join("reports");
+    store
+        .put(&id("202601010342"), "n.json", Bytes::new())
+        .await
+        .unwrap();
+    fs::create_dir(reports.join("lost+found")).unwrap();
+    fs::write(reports.join("202601020342"), "a file").unwrap();
+    let elsewhere = directory.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("n.json"), "outside").unwrap();
+    symlink(&elsewhere, reports.join("202601030342")).unwrap();
+
+    assert_eq!(store.list_executions().await.unwrap(), [id("202601010342")]);
+    for execution in ["202601020342", "202601030342"] {
+        store.remove_execution(&id(execution)).await.unwrap();
+        assert_eq!(
+            store.list(&id(execution)).await.unwrap_err().kind,
+            ReportStoreErrorKind::NotFound
+        );
+        assert!(store.read(&id(execution), "n.json", 0, 1).await.is_err());
+        assert!(
+            store
+                .put(&id(execution), "n.json", Bytes::new())
+                .await
+                .is_err()
+        );
+    }
+    assert_eq!(
+        entries(&reports),
+        ["202601010342", "202601020342", "202601030342", "lost+found"]
+    );
+    assert_eq!(
+        fs::read_to_string(elsewhere.join("n.json")).unwrap(),
+        "outside"
+    );
+}
+
+#[tokio::test]
+async fn links_inside_an_execution_are_not_followed() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let execution = id("202601010342");
+    store.create_execution(&execution).await.unwrap();
+    let outside = directory.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "secret").unwrap();
+    let inside = directory.path().join("reports/202601010342");
+    symlink(outside.join("secret"), inside.join("n-link")).unwrap();
+    symlink(&outside, inside.join("n-directory")).unwrap();
+
+    assert!(store.list(&execution).await.unwrap().is_empty());
+    assert_eq!(
+        store.metadata(&execution, "n-link").await.unwrap_err().kind,
+        ReportStoreErrorKind::NotFound
+    );
+    assert!(store.read(&execution, "n-link", 0, 6).await.is_err());
+    // A report takes the link's place; what it pointed to stays.
+    store
+        .put(&execution, "n-link", Bytes::from_static(b"mine"))
+        .await
+        .unwrap();
+    assert_eq!(
+        fs::read_to_string(outside.join("secret")).unwrap(),
+        "secret"
+    );
+    store.remove_execution(&execution).await.unwrap();
+    assert_eq!(entries(&outside), ["secret"]);
+}
+
+#[tokio::test]
+async fn a_dropped_upload_removes_its_temporary_file() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let execution = id("202601010342");
+    let mut upload = store.begin(&execution, "n-x").await.unwrap();
+    upload.write(Bytes::from(vec![0; 100_000])).await.unwrap();
+    let inside = directory.path().join("reports/202601010342");
+    assert_eq!(entries(&inside).len(), 1);
+    assert!(store.list(&execution).await.unwrap().is_empty());
+    drop(upload);
+    while !entries(&inside).is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn latest_is_a_relative_link_and_replaces_one_that_dangles() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let reports = directory.path().join("reports");
+    fs::create_dir(&reports).unwrap();
+    symlink("/nowhere/202601010000", reports.join("latest")).unwrap();
+    assert_eq!(store.latest().await.unwrap(), None);
+    store.create_execution(&id("202601010342")).await.unwrap();
+    store.set_latest(&id("202601010342")).await.unwrap();
+    assert_eq!(
+        fs::read_link(reports.join("latest")).unwrap(),
+        Path::new("202601010342")
+    );
+    assert_eq!(entries(&reports), ["202601010342", "latest"]);
+}
+
+#[tokio::test]
+async fn a_foreign_latest_is_left_alone_and_named() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let reports = directory.path().join("reports");
+    fs::create_dir_all(reports.join("latest")).unwrap();
+    assert_eq!(store.latest().await.unwrap(), None);
+    store.create_execution(&id("202601010342")).await.unwrap();
+    let error = store.set_latest(&id("202601010342")).await.unwrap_err();
+    assert!(error.message.contains("latest"), "{error}");
+    assert_eq!(entries(&reports), ["202601010342", "latest"]);
+}
+
+#[tokio::test]
+async fn a_report_directory_that_cannot_be_used_is_an_error() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("reports"), "a file").unwrap();
+    let store = store(&directory);
+    assert_eq!(
+        store.probe().await.unwrap_err().kind,
+        ReportStoreErrorKind::Unavailable
+    );
+    assert!(
+        store
+            .put(&id("202601010342"), "n.json", Bytes::new())
+            .await
+            .is_err()
+    );
+}
