@@ -30,7 +30,7 @@ struct Deviation {
     from: &'static str,
     /// As in the recording; empty: the expression is refused.
     next: &'static [&'static str],
-    #[allow(dead_code, reason = "read by people")]
+    /// Why, for people and for the message of a test.
     because: &'static str,
 }
 
@@ -366,9 +366,10 @@ fn every_deviation_is_about_one_line_that_says_otherwise() {
         assert_eq!(about.len(), 1, "{} in {}", deviation.expr, deviation.tz);
         assert!(
             complaint(about[0], &about[0].next).is_some(),
-            "{} in {} is as recorded",
+            "{} in {} is as recorded, though {}",
             deviation.expr,
-            deviation.tz
+            deviation.tz,
+            deviation.because
         );
     }
 }

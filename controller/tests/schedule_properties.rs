@@ -6,7 +6,7 @@ use std::fmt;
 
 use controller::core::schedule::{Schedule, time_zone};
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
 use jiff::{Span, Timestamp, ToSpan};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -276,6 +276,24 @@ fn a_schedule_ends_where_time_does() {
 #[test]
 fn time_zones_are_those_of_the_database_spelled_as_there() {
     assert_eq!(time_zone("").unwrap(), TimeZone::UTC);
+    let all: Vec<_> = TimeZoneDatabase::bundled()
+        .available()
+        .map(|name| name.to_string())
+        .collect();
+    assert!(all.len() > 500, "{}", all.len());
+    let refused: Vec<_> = all.iter().filter(|name| time_zone(name).is_err()).collect();
+    assert_eq!(refused, [""; 0]);
+    for older in [
+        "US/Eastern",
+        "GMT",
+        "Etc/UTC",
+        "Asia/Calcutta",
+        "Europe/Kiev",
+        "CET",
+        "EST5EDT",
+    ] {
+        assert!(time_zone(older).is_ok(), "{older}");
+    }
     for unknown in [
         "europe/zurich",
         "Mars/Olympus",
