@@ -11,9 +11,14 @@ use crate::interrupt::Interrupt;
 use crate::process::Process;
 
 /// The folder of the workspace's manifest, wherever the command was called from.
+///
+/// Cargo says at run time where the package is that it runs; what was true when this was compiled may be another copy
+/// of the project that shares a target directory.
 pub(crate) fn workspace_root() -> PathBuf {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    xtask.parent().unwrap_or(xtask).to_owned()
+    let xtask =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let xtask = PathBuf::from(xtask);
+    xtask.parent().map(Path::to_owned).unwrap_or(xtask)
 }
 
 /// The cargo that runs this command, else the one on the path.
