@@ -24,10 +24,10 @@ pub struct Allocator {
 }
 
 /// Fills in defaults; `old` is the version before, if any.
-pub type Prepare = fn(object: &mut Object, old: Option<&Object>, allocator: &mut Allocator);
+pub(super) type Prepare = fn(object: &mut Object, old: Option<&Object>, allocator: &mut Allocator);
 
 /// Names every rule that is broken; `old` is the version before, if any.
-pub type Validate = fn(object: &Object, old: Option<&Object>) -> Vec<Cause>;
+pub(super) type Validate = fn(object: &Object, old: Option<&Object>) -> Vec<Cause>;
 
 /// No defaults.
 pub(super) fn nothing(_: &mut Object, _: Option<&Object>, _: &mut Allocator) {}
