@@ -207,7 +207,7 @@ impl FsReportStore {
             }
             match entry.metadata() {
                 Ok(metadata) if metadata.is_file() => {
-                    reports.push(report_metadata(name, &metadata))
+                    reports.push(report_metadata(name, &metadata));
                 }
                 Ok(_) => {}
                 // Replaced or removed between the two calls.

@@ -148,16 +148,13 @@ fn read_document(text: &str) -> Result<(Value, Leniency), PodTemplateError> {
         .trim_start()
         .starts_with('{')
         .then(|| parse_first_json_value(text));
-    let (value, leniency) = match json {
-        Some(Ok(value)) => (value, Leniency::Strict),
+    let (value, leniency) = if let Some(Ok(value)) = json {
+        (value, Leniency::Strict)
+    } else {
         // What begins with a brace may still be YAML in flow style.
-        Some(Err(_)) | None => {
-            let document = parse_first_yaml_document(text).map_err(PodTemplateError::Malformed)?;
-            (
-                document.ok_or(PodTemplateError::Empty)?,
-                Leniency::NumbersAsText,
-            )
-        }
+        let document = parse_first_yaml_document(text).map_err(PodTemplateError::Malformed)?;
+        let document = document.ok_or(PodTemplateError::Empty)?;
+        (document, Leniency::NumbersAsText)
     };
     match value {
         Value::Mapping(mut entries) => {

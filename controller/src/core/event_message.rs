@@ -5,7 +5,7 @@
 //! without arguments it is literal text. Limits are those of the `events.k8s.io/v1` API: a reason or an action that is
 //! too long is refused, a note that is too long is cut, because it is made of arguments that a script does not measure.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -372,14 +372,19 @@ fn write_directive(out: &mut String, cursor: &mut Cursor<'_>, args: &[String]) -
     };
     match args.get(cursor.argument) {
         _ if verb == '%' => out.push('%'),
-        _ if !cursor.good_index => out.push_str(&format!("%!{verb}(BADINDEX)")),
-        None => out.push_str(&format!("%!{verb}(MISSING)")),
+        _ if !cursor.good_index => marker(out, verb, "BADINDEX"),
+        None => marker(out, verb, "MISSING"),
         Some(arg) => {
             write_argument(out, &directive, verb, arg);
             cursor.argument += 1;
         }
     }
     true
+}
+
+/// What does not fit a verb shows in the result: `%!d(MISSING)`.
+fn marker(out: &mut String, verb: char, reason: &str) {
+    out.extend(["%!", verb.encode_utf8(&mut [0; 4]), "(", reason, ")"]);
 }
 
 fn write_argument(out: &mut String, directive: &Directive, verb: char, arg: &str) {
@@ -402,7 +407,7 @@ fn write_argument(out: &mut String, directive: &Directive, verb: char, arg: &str
         'X' => write_hexadecimal(out, directive, arg, true),
         'T' => pad(out, directive, truncated(directive, "string")),
         _ => {
-            out.push_str(&format!("%!{verb}(string="));
+            out.extend(["%!", verb.encode_utf8(&mut [0; 4]), "(string="]);
             pad(out, directive, truncated(directive, arg));
             out.push(')');
         }
@@ -463,11 +468,12 @@ fn write_hexadecimal(out: &mut String, directive: &Directive, text: &str, upper:
         if directive.space || index == 0 {
             written.push_str(prefix);
         }
-        written.push_str(&if upper {
-            format!("{byte:02X}")
+        // Writing to a string cannot fail.
+        let _ = if upper {
+            write!(written, "{byte:02X}")
         } else {
-            format!("{byte:02x}")
-        });
+            write!(written, "{byte:02x}")
+        };
     }
     pad(out, directive, &written);
 }
@@ -499,11 +505,16 @@ fn write_escaped(out: &mut String, c: char, ascii_only: bool) {
         '\t' => out.push_str("\\t"),
         '\u{b}' => out.push_str("\\v"),
         ' '..='~' => out.push(c),
-        c if c < ' ' || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+        c if c < ' ' || c == '\u{7f}' => hexadecimal(out, "\\x", 2, c),
         c if !ascii_only && is_printable(c) => out.push(c),
-        c if u32::from(c) > 0xffff => out.push_str(&format!("\\U{:08x}", u32::from(c))),
-        c => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        c if u32::from(c) > 0xffff => hexadecimal(out, "\\U", 8, c),
+        c => hexadecimal(out, "\\u", 4, c),
     }
+}
+
+fn hexadecimal(out: &mut String, prefix: &str, digits: usize, c: char) {
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{prefix}{:0digits$x}", u32::from(c));
 }
 
 /// Go's `strconv.IsPrint` as far as the standard library can tell: its own escaping knows the unassigned, private and

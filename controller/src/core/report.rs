@@ -206,7 +206,8 @@ impl<'de> Visitor<'de> for SampleVisitor {
         while let Some(key) = entries.next_key::<String>()? {
             match key.as_str() {
                 "value" => {
-                    sample.value = entries.next_value::<Option<f64>>()?.unwrap_or(sample.value)
+                    let value = entries.next_value::<Option<f64>>()?;
+                    sample.value = value.unwrap_or(sample.value);
                 }
                 "labels" => {
                     match entries.next_value::<Option<BTreeMap<String, Option<String>>>>()? {

@@ -231,7 +231,7 @@ pub async fn an_execution_is_removed_with_its_reports<S: ReportStore>(store: S) 
     store.remove_execution(&old).await.expect("removed again");
     assert_eq!(
         store.list_executions().await.expect("executions"),
-        [new.clone()]
+        std::slice::from_ref(&new)
     );
     assert_eq!(content(&store, &new, "n.json").await, b"{}");
 }

@@ -64,7 +64,7 @@ pub(crate) fn canonical_quantity(text: &str) -> Option<String> {
     } else {
         amount.scale = amount.scale.checked_add(exponent)?;
     }
-    let amount = round_up(amount)?;
+    let amount = round_up(amount);
     let amount = if format == Format::BinarySi {
         cap(amount)
     } else {
@@ -104,19 +104,19 @@ fn suffix_meaning(suffix: &str) -> Option<(Format, i32)> {
 }
 
 /// Rounds away from zero to the finest place that is kept.
-fn round_up(amount: Amount) -> Option<Amount> {
+fn round_up(amount: Amount) -> Amount {
     let Ok(surplus) = u32::try_from(NANO - amount.scale) else {
-        return Some(amount);
+        return amount;
     };
     // Past the range of the divisor nothing but "more than zero" is left.
     let mantissa = match 10_i128.checked_pow(surplus) {
-        Some(divisor) => (amount.mantissa + divisor - 1) / divisor,
+        Some(divisor) => amount.mantissa / divisor + i128::from(amount.mantissa % divisor != 0),
         None => i128::from(amount.mantissa > 0),
     };
-    Some(Amount {
+    Amount {
         mantissa,
         scale: NANO,
-    })
+    }
 }
 
 fn cap(amount: Amount) -> Amount {

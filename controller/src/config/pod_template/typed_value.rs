@@ -66,7 +66,7 @@ impl<'a> ValueDeserializer<'a> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         visitor.visit_map(Entries {
-            entries: entries.iter(),
+            left: entries.iter(),
             value: None,
             leniency: self.leniency,
         })
@@ -234,7 +234,7 @@ impl<'a> SeqAccess<'a> for Items<'a> {
 }
 
 struct Entries<'a> {
-    entries: std::slice::Iter<'a, (String, Value)>,
+    left: std::slice::Iter<'a, (String, Value)>,
     value: Option<&'a Value>,
     leniency: Leniency,
 }
@@ -246,7 +246,7 @@ impl<'a> MapAccess<'a> for Entries<'a> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
-        let Some((key, value)) = self.entries.next() else {
+        let Some((key, value)) = self.left.next() else {
             return Ok(None);
         };
         self.value = Some(value);

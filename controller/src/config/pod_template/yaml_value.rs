@@ -152,7 +152,7 @@ impl Builder {
                 }
             }
             Event::SequenceStart(_, anchor, _) => {
-                self.start(anchor, Content::Sequence(Vec::new()))?
+                self.start(anchor, Content::Sequence(Vec::new()))?;
             }
             Event::MappingStart(_, anchor, _) => {
                 self.start(
