@@ -187,10 +187,11 @@ fn aggregated(wanted: impl Fn(&str) -> bool) -> Value {
 
 fn aggregated_group(group: &str) -> Value {
     let resources: Vec<Value> = rows(group).map(aggregated_resource).collect();
-    let mut metadata = json!({"creationTimestamp": null});
-    if !group.is_empty() {
-        metadata["name"] = json!(group);
-    }
+    let metadata = if group.is_empty() {
+        json!({})
+    } else {
+        json!({ "name": group })
+    };
     json!({"metadata": metadata, "versions": [{"version": "v1", "resources": resources, "freshness": "Current"}]})
 }
 

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::ApiServer;
 use super::accept::Form;
 use super::query::Query;
-use super::respond::{JSON, line, respond};
+use super::respond::{JSON, respond};
 use super::table::{self, Include};
 use crate::state::{Cause, Row, Selector, Status, WatchCursor, WatchEvent, WatchFrom};
 
@@ -211,7 +211,7 @@ impl Stream {
     }
 
     fn object(&self, event: &WatchEvent) -> Bytes {
-        let trimmed = |value: &Value| line(value).slice(..line(value).len() - 1);
+        let encoded = |value: &Value| Bytes::from(serde_json::to_vec(value).unwrap_or_default());
         match (self.form, event) {
             (_, WatchEvent::Error(status)) => {
                 Bytes::from(serde_json::to_vec(status).unwrap_or_default())
@@ -219,7 +219,7 @@ impl Stream {
             (Form::Table, _) => {
                 let table =
                     table::of_event(self.row, event, self.include, self.server.now(), self.first);
-                trimmed(&table.unwrap_or_default())
+                encoded(&table.unwrap_or_default())
             }
             (
                 Form::Metadata,
@@ -227,7 +227,7 @@ impl Stream {
                     version,
                     initial_events_end,
                 },
-            ) => trimmed(&bookmark(
+            ) => encoded(&bookmark(
                 "meta.k8s.io/v1",
                 "PartialObjectMetadata",
                 *version,
@@ -239,7 +239,7 @@ impl Stream {
                     version,
                     initial_events_end,
                 },
-            ) => trimmed(&bookmark(
+            ) => encoded(&bookmark(
                 &self.row.api_version(),
                 self.row.kind,
                 *version,
@@ -252,7 +252,7 @@ impl Stream {
                 | WatchEvent::Deleted(object),
             ) => {
                 if form == Form::Metadata {
-                    trimmed(&table::partial(object))
+                    encoded(&table::partial(object))
                 } else {
                     object.encoded(self.row)
                 }
@@ -268,7 +268,7 @@ pub(super) fn bookmark(
     version: u64,
     initial_events_end: bool,
 ) -> Value {
-    let mut metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
+    let mut metadata = json!({"resourceVersion": version.to_string()});
     if initial_events_end {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }

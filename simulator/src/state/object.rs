@@ -171,7 +171,9 @@ impl Serialize for Metadata {
         if self.generation != 0 {
             map.serialize_entry("generation", &self.generation)?;
         }
-        map.serialize_entry("creationTimestamp", &self.creation_timestamp)?;
+        if self.creation_timestamp.is_some() {
+            map.serialize_entry("creationTimestamp", &self.creation_timestamp)?;
+        }
         if self.deletion_timestamp.is_some() {
             map.serialize_entry("deletionTimestamp", &self.deletion_timestamp)?;
         }

@@ -96,7 +96,7 @@ impl State {
         let mut causes = admission::common(&object, None);
         causes.extend((row.validate)(&object, None));
         if !causes.is_empty() {
-            return Err(Status::invalid(row, &object.metadata.name, causes));
+            return Err(Status::invalid(object.row, &object.metadata.name, causes));
         }
         if self
             .table(row)
@@ -283,7 +283,7 @@ impl State {
         let mut causes = admission::common(&new, Some(old));
         causes.extend((row.validate)(&new, Some(old)));
         if !causes.is_empty() {
-            return Err(Status::invalid(row, target.name, causes));
+            return Err(Status::invalid(new.row, target.name, causes));
         }
         if new.same(old) {
             return Ok(Arc::clone(old));
