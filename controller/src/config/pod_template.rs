@@ -6,6 +6,7 @@
 
 mod functions;
 mod quantity;
+mod source;
 mod typed_value;
 mod yaml_value;
 mod zero_values;
@@ -75,8 +76,11 @@ impl PodTemplate {
     pub fn parse(text: &str) -> Result<Self, PodTemplateError> {
         let mut template = Template::with_name(TEMPLATE_NAME);
         template.add_funcs(functions::FUNCTIONS);
+        let source = source::for_engine(text).map_err(|error| {
+            PodTemplateError::Syntax(format!("template: {TEMPLATE_NAME}:{error}"))
+        })?;
         template
-            .parse(text)
+            .parse(source)
             .map_err(|error| PodTemplateError::Syntax(one_line(&error.to_string())))?;
         Ok(Self {
             text: text.into(),
@@ -209,6 +213,23 @@ mod tests {
         );
         check("{{ range .Nope }}x{{ else }}none{{ end }}", "none");
         check(
+            "{{ with .Nope }}1{{ else with .NodeName }}{{ . }}{{ else }}3{{ end }}.",
+            "node-a.",
+        );
+        check(
+            "a {{- with .Nope }}1{{- else with .None -}} 2 {{- else with \"\" }}3{{ else -}} 4 {{- end -}} b",
+            "a4b",
+        );
+        check(
+            "{{ with 0 }}{{ else with 1 }}{{ if false }}{{ else if true }}{{ range 2 }}x{{ end }}{{ end }}{{ end }}y",
+            "xxy",
+        );
+        check(
+            "{{ \"\\u00e9\\x41\\101\\a\\\"\" }}{{ '\\n' }}{{ '\\u00e9' }}{{ '\\'' }}",
+            "éAA\u{7}\"1023339",
+        );
+        check("{{ `a\\nb` }}{{ printf `%s\\t` \"x\" }}", "a\\nbx\\t");
+        check(
             "{{ define \"t\" }}[{{ . }}]{{ end }}{{ template \"t\" .NodeName }}",
             "[node-a]",
         );
@@ -296,6 +317,14 @@ mod tests {
             "{{ \"unclosed }}",
             "{{ /* unclosed }}",
             "{{ 1 | 2 }}",
+            "{{ . | }}",
+            "{{ . | | len }}",
+            "{{ (. | ) }}",
+            "{{ if true }}{{ else with .NodeName }}{{ end }}",
+            "{{ with .NodeName }}{{ else if true }}{{ end }}",
+            "{{ \"\\z\" }}",
+            "{{ \"\\'\" }}",
+            "{{ 'ab' }}",
             "{{ else }}",
         ] {
             assert!(
@@ -389,6 +418,21 @@ mod tests {
         );
         assert_eq!(pod["spec"]["volumes"][0]["secret"]["defaultMode"], 0o644);
         assert_eq!(pod["spec"]["hostNetwork"], serde_json::Value::Null);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_template_is_answered(
+            parts in proptest::collection::vec(
+                "(\\{\\{|\\}\\}|-| |if|else|with|end|range|define|\"t\"|\\.NodeName|\\.|\\||\\(|\\)|eq|printf|'x'|`|\"|\\\\|3|\\$x|:=|a:|\n|é|/\\*|\\*/)",
+                0..24,
+            ),
+        ) {
+            let text = parts.concat();
+            if let Ok(template) = PodTemplate::parse(&text) {
+                let _ = template.render("node-a", "202611232359", "batch");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod event_message;
 pub mod execution;
 pub mod failure;
 pub mod go_duration;
+pub mod go_format;
 pub mod ids;
 pub mod invariants;
 pub mod job_pod;

@@ -5,6 +5,11 @@ use std::cmp::Ordering;
 
 use gtmpl_ng::{Func, FuncError, NumberKind, Value};
 
+use crate::core::go_format::sprintf;
+
+/// Longest text that one `printf` makes: a pod is refused long before.
+const PRINTF_MAX_BYTES: usize = 1 << 20;
+
 /// What replaces the engine's functions of the same name.
 pub(super) const FUNCTIONS: &[(&str, Func)] = &[
     ("eq", eq as Func),
@@ -14,6 +19,7 @@ pub(super) const FUNCTIONS: &[(&str, Func)] = &[
     ("gt", gt as Func),
     ("ge", ge as Func),
     ("index", index as Func),
+    ("printf", printf as Func),
     ("html", html as Func),
     ("js", js as Func),
     ("urlquery", urlquery as Func),
@@ -132,6 +138,23 @@ fn index(args: &[Value]) -> Result<Value, FuncError> {
         return gtmpl_ng::funcs::index(&args);
     }
     gtmpl_ng::funcs::index(args)
+}
+
+/// Of strings alone, which the data is made of, ours formats more exactly.
+fn printf(args: &[Value]) -> Result<Value, FuncError> {
+    if let [Value::String(format), values @ ..] = args {
+        let texts: Option<Vec<String>> = values
+            .iter()
+            .map(|value| match value {
+                Value::String(text) => Some(text.clone()),
+                _ => None,
+            })
+            .collect();
+        if let Some(texts) = texts {
+            return Ok(Value::from(sprintf(format, &texts, PRINTF_MAX_BYTES)));
+        }
+    }
+    gtmpl_ng::funcs::printf(args)
 }
 
 /// The escapers print an absent value as the template itself would.
