@@ -19,7 +19,8 @@ const RECORDING: &str = include_str!("fixtures/pods.jsonl");
 #[derive(Debug, Clone, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Case {
-    case: String,
+    #[serde(rename = "case")]
+    title: String,
     #[serde(rename = "config.yaml")]
     config: String,
     #[serde(rename = "pod-template.yaml")]
@@ -69,7 +70,7 @@ fn render(case: &Case) -> Result<Pod, String> {
 }
 
 fn render_json(case: &Case) -> Value {
-    let pod = render(case).unwrap_or_else(|error| panic!("{}: {error}", case.case));
+    let pod = render(case).unwrap_or_else(|error| panic!("{}: {error}", case.title));
     without_empty_fields(serde_json::to_value(pod).unwrap())
 }
 
@@ -94,7 +95,7 @@ fn without_empty_fields(value: Value) -> Value {
 
 /// What we want of a recorded pod in place of what the original made.
 fn with_deviations(case: &Case, mut recorded: Value) -> Value {
-    match case.case.as_str() {
+    match case.title.as_str() {
         // The original was recorded without its owner in place.
         "owner reference" => recorded["metadata"]["ownerReferences"] = json!([case.owner]),
         // The original reads `imagePullSecrets` alone.
@@ -118,23 +119,23 @@ fn every_recorded_pod_is_rendered_alike() {
         match (&case.pod, &case.error) {
             (Some(recorded), None) => {
                 let expected = without_empty_fields(with_deviations(&case, recorded.clone()));
-                assert_eq!(render_json(&case), expected, "{}", case.case);
+                assert_eq!(render_json(&case), expected, "{}", case.title);
             }
             (None, Some(error)) => {
                 let ours = render(&case);
                 assert!(
                     ours.is_err(),
                     "{}: the original says {error:?}, we render {ours:?}",
-                    case.case
+                    case.title
                 );
             }
-            _ => panic!("{}: neither pod nor error", case.case),
+            _ => panic!("{}: neither pod nor error", case.title),
         }
     }
 }
 
 fn case(name: &str) -> Case {
-    cases().into_iter().find(|case| case.case == name).unwrap()
+    cases().into_iter().find(|case| case.title == name).unwrap()
 }
 
 fn plain(pod_template: &str) -> Case {

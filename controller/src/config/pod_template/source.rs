@@ -113,15 +113,12 @@ fn rewritten_literals(action: &str) -> Result<String, &'static str> {
     let mut out = String::with_capacity(action.len());
     let mut at = 0;
     while let Some(c) = action[at..].chars().next() {
-        match literal_length(&action[at..]) {
-            Some(length) => {
-                write_literal(&mut out, &action[at..at + length])?;
-                at += length;
-            }
-            None => {
-                out.push(c);
-                at += c.len_utf8();
-            }
+        if let Some(length) = literal_length(&action[at..]) {
+            write_literal(&mut out, &action[at..at + length])?;
+            at += length;
+        } else {
+            out.push(c);
+            at += c.len_utf8();
         }
     }
     Ok(out)
@@ -246,7 +243,7 @@ fn write_action<'a>(
     let keyword = words.next().filter(|_| is_command).unwrap_or_default();
     match (keyword, blocks.last_mut()) {
         ("if" | "with" | "range" | "block" | "define", _) => {
-            blocks.push(Block { keyword, nested: 0 })
+            blocks.push(Block { keyword, nested: 0 });
         }
         ("else", Some(block)) => match words.next() {
             Some("with") if block.keyword == "with" => {
