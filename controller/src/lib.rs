@@ -4,9 +4,15 @@
 
 #[cfg(feature = "kube")]
 pub mod adapter;
+#[cfg(feature = "kube")]
+pub mod app;
+#[cfg(feature = "kube")]
+pub mod args;
 pub mod config;
 pub mod core;
 pub mod http;
 pub mod metrics;
 pub mod ports;
 pub mod runtime;
+#[cfg(feature = "kube")]
+pub mod telemetry;

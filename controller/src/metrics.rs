@@ -1,1 +1,122 @@
-//! To be written.
+//! What is exported: the job pods' gauges as compact state of our own, everything else through a `prometheus` registry.
+//!
+//! Per-node series are not registry objects: 5,000 nodes × 10 gauges × 30 executions are 1.5 million of them. They are kept
+//! by execution and node, and written out as text (format 0.0.4) when scraped. Series of the executions in the history are
+//! kept in memory; the newest `metrics.history` of them are exported. `executionID="latest"` is derived: each node's newest
+//! kept execution, so that pruning an old one leaves it alone unless it was the node's last.
+
+pub mod own;
+mod series;
+
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use self::own::OwnMetrics;
+use self::series::{Exposition, SeriesStore, write_family_header, write_value};
+use crate::config::Config;
+use crate::core::ids::ExecutionId;
+use crate::core::report::Results;
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Everything that this process exports. Cheap calls: a short lock, no I/O.
+#[derive(Debug)]
+pub struct Metrics {
+    own: OwnMetrics,
+    series: Mutex<SeriesStore>,
+    info: String,
+}
+
+impl Metrics {
+    /// Metrics of a controller with this configuration; no series yet.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            own: OwnMetrics::new(),
+            series: Mutex::new(SeriesStore::new(Exposition::new(config))),
+            info: info_family(config),
+        }
+    }
+
+    /// The controller's own metrics, `batch_job_controller_*`.
+    #[must_use]
+    pub fn own(&self) -> &OwnMetrics {
+        &self.own
+    }
+
+    /// An execution began with `pods` nodes in its list: `<prefix>_current_execution_id` and `<prefix>_pods`.
+    pub fn execution_started(&self, id: &ExecutionId, pods: usize) {
+        self.lock().execution_started(id, pods);
+    }
+
+    /// A result of a node arrived: its samples are exported, and `<prefix>_processing` says that there is no error.
+    pub fn result(&self, id: &ExecutionId, node: &str, results: &Results) {
+        self.lock().result(id, node, results);
+    }
+
+    /// `<prefix>_processing` of a node: whether it ended with an error.
+    pub fn processing(&self, id: &ExecutionId, node: &str, error: bool) {
+        self.lock().processing(id, node, error);
+    }
+
+    /// `<prefix>_duration` of a node: from its pod's creation to its end.
+    pub fn duration(&self, id: &ExecutionId, node: &str, duration: Duration) {
+        self.lock().duration(id, node, duration);
+    }
+
+    /// Forgets the series of an execution that left the history.
+    pub fn prune(&self, id: &ExecutionId) {
+        self.lock().prune(id);
+    }
+
+    /// How many series the job pods' gauges have in memory.
+    #[must_use]
+    pub fn series_count(&self) -> usize {
+        self.lock().series_count()
+    }
+
+    /// Everything in Prometheus' text format, to be served as [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = self.own.render();
+        text.push_str(&self.info);
+        self.lock().render(&mut text);
+        text
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SeriesStore> {
+        // A panic while it was held left at most one node's samples half written.
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The original's information metric: dashboards join on it.
+fn info_family(config: &Config) -> String {
+    const NAME: &str = "com_github_bakito_batch_job_controller";
+    let mut text = String::new();
+    write_family_header(
+        &mut text,
+        NAME,
+        "information about the batch-job-controller",
+    );
+    let labels = [
+        ("cron", config.cron_expression.clone()),
+        ("name", config.name.clone()),
+        ("poolSize", config.pod_pool_size.to_string()),
+        ("prefix", config.metrics.prefix.clone()),
+        ("reportHistory", config.report_history.to_string()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    text.push_str(NAME);
+    for (index, (name, value)) in labels.iter().enumerate() {
+        let _ = write!(text, "{}{name}=\"", if index == 0 { '{' } else { ',' });
+        series::write_escaped(&mut text, value);
+        text.push('"');
+    }
+    text.push_str("} ");
+    write_value(&mut text, 1.0);
+    text.push('\n');
+    text
+}

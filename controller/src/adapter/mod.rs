@@ -1,3 +1,8 @@
 //! The ports on a real cluster and a real machine.
 
 pub mod fs_report_store;
+pub mod kube_cluster;
+mod kube_error;
+pub mod os_entropy;
+mod slim;
+pub mod system_clock;

@@ -32,6 +32,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// What an execution begins with; frozen from here on.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// The controller's name: the value of the owner label.
+    pub owner: String,
     /// The execution's id.
     pub id: ExecutionId,
     /// What began it.
@@ -100,10 +102,12 @@ pub enum Event {
     PodGone(PodView),
     /// The watch began again with every pod of this owner.
     Relisted(Vec<PodView>),
-    /// A pod that the watch had lost was read.
+    /// A pod was read, because the watch gave an unclear picture of it.
     PodRead {
         /// Which node's.
         index: usize,
+        /// The step of the effect that asked.
+        step: u32,
         /// The answer.
         result: Result<PodView, ClusterError>,
     },
@@ -148,10 +152,12 @@ pub enum Effect {
         /// The pod's name.
         pod_name: String,
     },
-    /// Read the pod that the watch no longer shows; answer with `PodRead`.
+    /// Read a pod of which the watch gives an unclear picture; answer with `PodRead`.
     ReadPod {
         /// The node's place in the list.
         index: usize,
+        /// To be repeated in the answer: one that comes after the node has moved on is void.
+        step: u32,
         /// The pod's name.
         pod_name: String,
     },
@@ -179,8 +185,12 @@ pub struct NodeRun {
     reason: Option<Reason>,
     message: String,
     progress: Progress,
+    /// How often `progress` has changed.
+    step: u32,
     pod_name: String,
     attempts: u32,
+    /// Whether a create of the pod was sent whose outcome is unknown.
+    is_doubtful: bool,
     started: Option<Now>,
     ended: Option<Now>,
     reports: Vec<String>,
@@ -195,8 +205,10 @@ enum Progress {
     Idle,
     /// A create is under way.
     Creating { tries: u32 },
-    /// A create failed and is repeated at `due`. Its outcome may be unknown: the slot stays taken.
+    /// A create failed and is repeated. Its outcome may be unknown: the slot stays taken.
     Retrying { tries: u32 },
+    /// A create was refused, but an earlier one was not answered: whether the pod exists is being read.
+    Settling { tries: u32, refusal: String },
     /// The pod exists.
     Exists { uid: String },
 }
@@ -204,6 +216,7 @@ enum Progress {
 /// One execution. See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Execution {
+    owner: String,
     id: ExecutionId,
     trigger: Trigger,
     scheduled_time: Timestamp,
@@ -217,6 +230,7 @@ pub struct Execution {
     pool: PodPool,
     next_waiting: usize,
     ended_nodes: usize,
+    counts: BTreeMap<NodeState, u32>,
     /// When creates are repeated, soonest first; entries of nodes that no longer wait are skipped.
     retries: BTreeSet<(Monotonic, usize)>,
     clearing: Option<Clearing>,
@@ -241,13 +255,20 @@ impl NodeRun {
             reason: None,
             message: String::new(),
             progress: Progress::Idle,
+            step: 0,
             attempts: 0,
+            is_doubtful: false,
             started: None,
             ended: None,
             reports: Vec::new(),
             samples: 0,
             has_result: false,
         }
+    }
+
+    fn advance(&mut self, progress: Progress) {
+        self.progress = progress;
+        self.step += 1;
     }
 
     /// The node's name.
@@ -339,6 +360,12 @@ impl Execution {
             .filter_map(|pod| pod.execution.clone())
             .map(|id| (id, None))
             .collect();
+        let count = |nodes: usize| u32::try_from(nodes).unwrap_or(u32::MAX);
+        let mut counts = BTreeMap::from([
+            (NodeState::Waiting, count(plan.nodes.len())),
+            (NodeState::Excluded, count(plan.excluded.len())),
+        ]);
+        counts.retain(|_, count| *count > 0);
         let index = |key: fn(&PlannedNode) -> &String| {
             (plan.nodes.iter().enumerate())
                 .map(|(index, node)| (key(node).clone(), index))
@@ -347,6 +374,7 @@ impl Execution {
         Self {
             index_by_node: index(|node| &node.node),
             index_by_pod: index(|node| &node.pod_name),
+            owner: plan.owner,
             id: plan.id,
             trigger: plan.trigger,
             scheduled_time: plan.scheduled_time,
@@ -358,6 +386,7 @@ impl Execution {
             pool: PodPool::new(plan.pool_size),
             next_waiting: 0,
             ended_nodes: 0,
+            counts,
             retries: BTreeSet::new(),
             clearing: Some(Clearing {
                 deadline: now.monotonic.after(CLEARING_TIMEOUT),
@@ -374,7 +403,7 @@ impl Execution {
             Event::PreviousPodsDeleted { execution, result } => {
                 self.previous_deleted(now, &execution, result)
             }
-            Event::Created { index, pod } => self.pod_exists(now, index, &pod, &mut effects),
+            Event::Created { index, pod } => self.created(now, index, &pod, &mut effects),
             Event::NameHeld { index, holder } => self.name_held(now, index, &holder, &mut effects),
             Event::CreateFailed { index, error } => {
                 self.create_failed(now, index, error, &mut effects)
@@ -382,7 +411,11 @@ impl Execution {
             Event::PodSeen(pod) => self.pod_seen(now, &pod, &mut effects),
             Event::PodGone(pod) => self.pod_gone(now, &pod, &mut effects),
             Event::Relisted(pods) => self.relisted(now, &pods, &mut effects),
-            Event::PodRead { index, result } => self.pod_read(now, index, result, &mut effects),
+            Event::PodRead {
+                index,
+                step,
+                result,
+            } => self.pod_read(now, index, step, result, &mut effects),
             Event::ResultStored {
                 node,
                 name,
@@ -483,7 +516,7 @@ impl Execution {
             let index = self.next_waiting;
             self.next_waiting += 1;
             if self.nodes[index].state == NodeState::Waiting && self.pool.take(index) {
-                self.nodes[index].state = NodeState::Running;
+                self.set_state(index, NodeState::Running);
                 self.create(index, 1, effects);
             }
         }
@@ -498,7 +531,7 @@ impl Execution {
     fn create(&mut self, index: usize, tries: u32, effects: &mut Vec<Effect>) {
         let node = &mut self.nodes[index];
         node.attempts = 1;
-        node.progress = Progress::Creating { tries };
+        node.advance(Progress::Creating { tries });
         effects.push(Effect::CreatePod {
             index,
             pod_name: node.pod_name.clone(),
@@ -509,16 +542,24 @@ impl Execution {
         let Some(node) = self.nodes.get_mut(index) else {
             return;
         };
-        if matches!(
-            node.progress,
-            Progress::Creating { .. } | Progress::Retrying { .. }
-        ) {
-            node.progress = Progress::Exists {
+        if !matches!(node.progress, Progress::Idle | Progress::Exists { .. }) {
+            node.advance(Progress::Exists {
                 uid: pod.uid.clone(),
-            };
+            });
             node.started = Some(now);
         }
         self.observe(now, index, pod, effects);
+    }
+
+    /// The answer to a create: of several pods that had the name one after the other, this is the newest.
+    fn created(&mut self, now: Now, index: usize, pod: &PodView, effects: &mut Vec<Effect>) {
+        if let Some(node) = self.nodes.get_mut(index)
+            && let Progress::Exists { uid } = &mut node.progress
+        {
+            uid.clone_from(&pod.uid);
+            node.step += 1;
+        }
+        self.pod_exists(now, index, pod, effects);
     }
 
     fn create_failed(
@@ -539,16 +580,28 @@ impl Execution {
             CreateError::Cluster(error) if error.kind.is_transient() => {
                 let pause = backoff(error.kind, tries, &node.names.node);
                 node.message = format!("create is repeated: {}", error.message);
-                node.progress = Progress::Retrying { tries };
+                node.is_doubtful |= error.kind == ClusterErrorKind::Unavailable;
+                node.advance(Progress::Retrying { tries });
                 self.retries.insert((now.monotonic.after(pause), index));
+            }
+            // The refusal is of this create: one before it may have made the pod.
+            CreateError::Cluster(error) if node.is_doubtful => {
+                let refusal = error.message;
+                self.settle(index, 1, refusal, effects);
             }
             CreateError::Cluster(error) => {
                 self.end_node(now, index, Err((Reason::Refused, error.message)), effects);
             }
             CreateError::Template(message) => {
-                self.end_node(now, index, Err((Reason::Template, message)), effects)
+                self.end_node(now, index, Err((Reason::Template, message)), effects);
             }
         }
+    }
+
+    fn settle(&mut self, index: usize, tries: u32, refusal: String, effects: &mut Vec<Effect>) {
+        let node = &mut self.nodes[index];
+        node.advance(Progress::Settling { tries, refusal });
+        self.read(index, effects);
     }
 
     fn name_held(&mut self, now: Now, index: usize, holder: &PodView, effects: &mut Vec<Effect>) {
@@ -558,7 +611,7 @@ impl Execution {
         let Progress::Creating { tries } = node.progress else {
             return;
         };
-        if holder.execution.as_ref() == Some(&self.id) && holder.node == node.names.node {
+        if is_ours(&self.owner, &self.id, &node.names.node, holder) {
             return self.pod_exists(now, index, holder, effects);
         }
         if node.pod_name == node.names.alternative_pod_name {
@@ -585,8 +638,12 @@ impl Execution {
                 break;
             }
             self.retries.pop_first();
-            if let Progress::Retrying { tries } = self.nodes[index].progress {
-                self.create(index, tries + 1, effects);
+            match self.nodes[index].progress.clone() {
+                Progress::Retrying { tries } => self.create(index, tries + 1, effects),
+                Progress::Settling { tries, refusal } => {
+                    self.settle(index, tries + 1, refusal, effects)
+                }
+                Progress::Idle | Progress::Creating { .. } | Progress::Exists { .. } => {}
             }
         }
     }
@@ -596,9 +653,11 @@ impl Execution {
     /// The node whose pod this is: of this execution, under a name we asked for, on that node.
     fn index_of(&self, pod: &PodView) -> Option<usize> {
         let index = *self.index_by_pod.get(&pod.name)?;
-        let ours =
-            pod.execution.as_ref() == Some(&self.id) && pod.node == self.nodes[index].names.node;
-        ours.then_some(index)
+        let node = &self.nodes[index];
+        // With a create under way and an earlier one unanswered, the watch may be showing either's pod, one of them from
+        // the past. The answer, a few seconds away at most, says which exists.
+        let is_undecided = node.is_doubtful && matches!(node.progress, Progress::Creating { .. });
+        (!is_undecided && is_ours(&self.owner, &self.id, &node.names.node, pod)).then_some(index)
     }
 
     fn pod_seen(&mut self, now: Now, pod: &PodView, effects: &mut Vec<Effect>) {
@@ -607,7 +666,13 @@ impl Execution {
                 self.previous_ended(&pod.uid);
             }
         } else if let Some(index) = self.index_of(pod) {
-            self.pod_exists(now, index, pod, effects);
+            let node = &self.nodes[index];
+            if node.is_doubtful && matches!(node.progress, Progress::Retrying { .. }) {
+                // It may be a pod from the past; what exists now decides whether the create is repeated.
+                self.read(index, effects);
+            } else {
+                self.pod_exists(now, index, pod, effects);
+            }
         }
     }
 
@@ -646,33 +711,56 @@ impl Execution {
             let uid = self.nodes[index].pod_uid();
             uid.is_some_and(|uid| !present.contains_key(uid))
         });
-        effects.extend(missing.map(|index| Effect::ReadPod {
+        for index in missing.collect::<Vec<_>>() {
+            self.read(index, effects);
+        }
+    }
+
+    fn read(&self, index: usize, effects: &mut Vec<Effect>) {
+        let node = &self.nodes[index];
+        effects.push(Effect::ReadPod {
             index,
-            pod_name: self.nodes[index].pod_name.clone(),
-        }));
+            step: node.step,
+            pod_name: node.pod_name.clone(),
+        });
     }
 
     fn pod_read(
         &mut self,
         now: Now,
         index: usize,
+        step: u32,
         result: Result<PodView, ClusterError>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(node) = self.nodes.get(index) else {
+        let Some(node) = self.nodes.get(index).filter(|node| node.step == step) else {
             return;
         };
-        let Some(uid) = node.pod_uid().map(str::to_owned) else {
-            return;
-        };
-        match result {
-            Ok(pod) if pod.uid == uid => self.observe(now, index, &pod, effects),
-            Ok(other) => self.end_pod(now, index, &other, pod_phase::gone(), effects),
-            Err(error) if error.kind == ClusterErrorKind::NotFound => {
+        match (node.progress.clone(), result) {
+            (Progress::Exists { uid }, Ok(pod)) if pod.uid == uid => {
+                self.observe(now, index, &pod, effects)
+            }
+            (Progress::Exists { .. }, Ok(other)) => {
+                self.end_pod(now, index, &other, pod_phase::gone(), effects)
+            }
+            (Progress::Exists { .. }, Err(error)) if error.kind == ClusterErrorKind::NotFound => {
                 self.end_node(now, index, failed(pod_phase::gone()), effects);
             }
             // The next relist asks again.
-            Err(_) => {}
+            (Progress::Exists { .. }, Err(_)) => {}
+            (Progress::Settling { .. } | Progress::Retrying { .. }, Ok(pod))
+                if is_ours(&self.owner, &self.id, &node.names.node, &pod) =>
+            {
+                self.pod_exists(now, index, &pod, effects);
+            }
+            (Progress::Settling { tries, .. }, Err(error)) if error.kind.is_transient() => {
+                let pause = backoff(error.kind, tries, &node.names.node);
+                self.retries.insert((now.monotonic.after(pause), index));
+            }
+            (Progress::Settling { refusal, .. }, _) => {
+                self.end_node(now, index, Err((Reason::Refused, refusal)), effects);
+            }
+            (Progress::Idle | Progress::Creating { .. } | Progress::Retrying { .. }, _) => {}
         }
     }
 
@@ -685,8 +773,8 @@ impl Execution {
                     self.end_pod(now, index, pod, end, effects);
                 }
             }
-            // Same name, new uid: the pod we knew was deleted, whoever made the new one.
-            Some(_) => self.end_node(now, index, failed(pod_phase::gone()), effects),
+            // Same name, another uid: a pod from the past, or ours was deleted and somebody made this one. A read tells.
+            Some(_) => self.read(index, effects),
         }
     }
 
@@ -725,15 +813,26 @@ impl Execution {
         if node.state.is_final() {
             return;
         }
-        (node.state, node.reason, node.message) = match end {
+        let state;
+        (state, node.reason, node.message) = match end {
             Ok(()) => (NodeState::Succeeded, None, String::new()),
             Err((reason, message)) => (NodeState::Failed, Some(reason), message),
         };
         node.ended = Some(now);
-        node.progress = Progress::Idle;
+        node.advance(Progress::Idle);
+        self.set_state(index, state);
         self.ended_nodes += 1;
         self.pool.release(&SlotHolder::Node(index));
         effects.push(Effect::NodeEnded { index });
+    }
+
+    fn set_state(&mut self, index: usize, state: NodeState) {
+        let old = std::mem::replace(&mut self.nodes[index].state, state);
+        if let Some(count) = self.counts.get_mut(&old) {
+            *count -= 1;
+        }
+        self.counts.retain(|_, count| *count > 0);
+        *self.counts.entry(state).or_insert(0) += 1;
     }
 
     // Reports.
@@ -747,7 +846,8 @@ impl Execution {
         node.samples = samples;
         remember(&mut node.reports, name);
         if node.reason == Some(Reason::NoResult) && self.ended.is_none() {
-            (node.state, node.reason, node.message) = (NodeState::Succeeded, None, String::new());
+            (node.reason, node.message) = (None, String::new());
+            self.set_state(index, NodeState::Succeeded);
             effects.push(Effect::NodeEnded { index });
         }
     }
@@ -797,17 +897,10 @@ impl Execution {
         self.ended_nodes
     }
 
-    /// Nodes in each state, left-out ones included.
+    /// Nodes in each state, left-out ones included; states without a node are left out.
     #[must_use]
-    pub fn counts(&self) -> BTreeMap<NodeState, u32> {
-        let mut counts = BTreeMap::new();
-        for node in &self.nodes {
-            *counts.entry(node.state).or_insert(0) += 1;
-        }
-        if let Ok(excluded @ 1..) = u32::try_from(self.excluded.len()) {
-            counts.insert(NodeState::Excluded, excluded);
-        }
-        counts
+    pub fn counts(&self) -> &BTreeMap<NodeState, u32> {
+        &self.counts
     }
 
     /// Where it stands.
@@ -817,10 +910,9 @@ impl Execution {
             return ExecutionState::Running;
         }
         let succeeded = self
-            .nodes
-            .iter()
-            .filter(|node| node.state == NodeState::Succeeded)
-            .count();
+            .counts
+            .get(&NodeState::Succeeded)
+            .map_or(0, |count| *count as usize);
         match succeeded {
             _ if self.nodes.is_empty() => ExecutionState::Empty,
             0 => ExecutionState::Failed,
@@ -863,7 +955,7 @@ impl Execution {
             makespan_ms: self
                 .makespan()
                 .map(|makespan| u64::try_from(makespan.as_millis()).unwrap_or(u64::MAX)),
-            counts: self.counts(),
+            counts: self.counts.clone(),
             nodes: self
                 .nodes
                 .iter()
@@ -872,6 +964,12 @@ impl Execution {
                 .collect(),
         }
     }
+}
+
+/// Whether it is the job pod of that node in that execution, whoever created it: by labels and node, never by the uid of
+/// its owner, which a re-installed controller does not share.
+fn is_ours(owner: &str, id: &ExecutionId, node: &str, pod: &PodView) -> bool {
+    pod.owner == owner && pod.execution.as_ref() == Some(id) && pod.node == node
 }
 
 fn failed(end: PodEnd) -> Result<(), (Reason, String)> {

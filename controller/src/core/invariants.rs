@@ -46,6 +46,26 @@ fn ended_nodes_are_counted_once(execution: &Execution) -> Result<(), String> {
             execution.ended_nodes()
         ));
     }
+    for state in NodeState::ALL
+        .into_iter()
+        .filter(|state| *state != NodeState::Excluded)
+    {
+        let there = execution
+            .nodes()
+            .iter()
+            .filter(|node| node.state() == state)
+            .count();
+        let counted = execution
+            .counts()
+            .get(&state)
+            .map_or(0, |count| *count as usize);
+        if there != counted {
+            return Err(format!(
+                "{there} nodes are {}, {counted} were counted",
+                state.as_str()
+            ));
+        }
+    }
     Ok(())
 }
 

@@ -50,7 +50,7 @@ pub fn pod_names<'a>(
             let alternative = hashed_pod_name(controller, node, id);
             let name = plain_pod_name(controller, node, id);
             let is_shared = holders.get(host(node)).is_some_and(|count| *count > 1);
-            let name = if is_shared || !is_pod_name(&name) {
+            let name = if is_shared || !is_dns_subdomain(&name) {
                 alternative.clone()
             } else {
                 name
@@ -123,9 +123,9 @@ fn short_hash(node: &str) -> String {
     text
 }
 
-/// Whether Kubernetes takes it as a pod's name: a DNS subdomain.
+/// Whether Kubernetes takes it as the name of a pod or a node: a DNS subdomain.
 #[must_use]
-pub fn is_pod_name(name: &str) -> bool {
+pub fn is_dns_subdomain(name: &str) -> bool {
     let is_label = |label: &str| {
         let bytes = label.as_bytes();
         let is_edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -179,7 +179,7 @@ mod tests {
         let node = "n".repeat(250);
         let name = names(&[&node]).remove(0);
         assert!(
-            name.len() <= POD_NAME_MAX_LENGTH && is_pod_name(&name),
+            name.len() <= POD_NAME_MAX_LENGTH && is_dns_subdomain(&name),
             "{name}"
         );
         assert!(name.contains("-202611232359-"), "{name}");
@@ -194,7 +194,7 @@ mod tests {
             "audit-job-node-a-202611232359-2"
         );
         let long = plain_pod_name("audit", &"n".repeat(229), &id());
-        assert!(is_pod_name(&attempt_pod_name(
+        assert!(is_dns_subdomain(&attempt_pod_name(
             &long,
             &"n".repeat(229),
             &id(),
@@ -206,7 +206,7 @@ mod tests {
     fn the_alternative_differs_from_a_plain_name() {
         let names = pod_names("audit", &id(), ["node-a"]).remove(0);
         assert_ne!(names.name, names.alternative);
-        assert!(is_pod_name(&names.alternative));
+        assert!(is_dns_subdomain(&names.alternative));
     }
 
     proptest::proptest! {
@@ -224,7 +224,7 @@ mod tests {
                     attempt_pod_name(&names.name, node, &id(), attempt),
                     attempt_pod_name(&names.alternative, node, &id(), attempt),
                 ] {
-                    proptest::prop_assert!(is_pod_name(&name), "{}", name);
+                    proptest::prop_assert!(is_dns_subdomain(&name), "{}", name);
                 }
                 proptest::prop_assert!(seen.insert(names.name.clone()));
             }

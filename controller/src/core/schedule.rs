@@ -130,6 +130,12 @@ impl Schedule {
         std::iter::successors(self.next_after(after), |last| self.next_after(*last))
     }
 
+    /// Whether two fire times may share a minute: `@every` below one.
+    #[must_use]
+    pub fn is_finer_than_minutes(&self) -> bool {
+        matches!(&self.kind, Kind::Every(interval) if *interval < Duration::from_secs(60))
+    }
+
     /// The expression, unless this is an interval.
     pub(super) fn cron(&self) -> Option<&CronExpression> {
         match &self.kind {

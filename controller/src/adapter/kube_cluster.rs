@@ -1,0 +1,274 @@
+//! The cluster port over the real Kubernetes client, which may also speak to the simulated API server.
+//!
+//! Writes end within [`WRITE_TIMEOUT`], reads within [`READ_TIMEOUT`]; the client's own retries are switched off, because
+//! the core decides what a failure means. Deliberately not here: backoff, caps on calls in flight, decisions.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
+use kube::core::Request;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio_util::compat::FuturesAsyncReadCompatExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::kube_error::{from_client, from_watcher};
+use super::slim::{SlimNode, SlimPod};
+use crate::core::ids::ExecutionId;
+use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
+use crate::core::views::{NodeView, PodView};
+use crate::ports::cluster::{Cluster, PodWatchEvent, ServiceAddress};
+use crate::ports::error::{ClusterError, ClusterErrorKind};
+
+/// A write that is not answered in this time has an unknown outcome. Below leaseDuration − renewDeadline by default (5 s), so
+/// that no write of a former leader is under way when another may lead.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A read that is not answered in this time is given up. Kubernetes' own objective for lists is 30 s at the 99th percentile.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Objects a page: 100 nodes are about 1.2 MB of JSON, so that a list of any size costs a few megabytes of memory.
+const PAGE_SIZE: u32 = 100;
+
+/// The cluster as one namespace and one owner see it.
+#[derive(Clone)]
+pub struct KubeCluster {
+    client: Client,
+    namespace: String,
+    owner: String,
+}
+
+impl std::fmt::Debug for KubeCluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeCluster")
+            .field("namespace", &self.namespace)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KubeCluster {
+    /// The cluster behind `client`; `owner` is the controller's name, the value of the owner label.
+    #[must_use]
+    pub fn new(client: Client, namespace: impl Into<String>, owner: impl Into<String>) -> Self {
+        Self {
+            client,
+            namespace: namespace.into(),
+            owner: owner.into(),
+        }
+    }
+
+    /// Connects as kube resolves it: `KUBECONFIG`, `~/.kube/config`, else the pod's service account.
+    ///
+    /// # Errors
+    /// One line that says what was looked for, where neither is usable.
+    pub async fn connect() -> Result<Client, ClusterError> {
+        let unusable = |error: &dyn std::fmt::Display| {
+            ClusterError::new(ClusterErrorKind::Refused, error.to_string())
+        };
+        let mut config = kube::Config::infer()
+            .await
+            .map_err(|error| unusable(&error))?;
+        config.default_retry = false;
+        Client::try_from(config).map_err(|error| unusable(&error))
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn owner_selector(&self) -> String {
+        format!("{LABEL_OWNER}={}", self.owner)
+    }
+
+    /// Creates without decoding more of the answer than `T` asks for.
+    async fn create<K, T>(&self, object: &K) -> Result<T, ClusterError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+        T: DeserializeOwned,
+    {
+        let body = serde_json::to_vec(object)
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Refused, error.to_string()))?;
+        let request = Request::new(K::url_path(&(), Some(&self.namespace)))
+            .create(&PostParams::default(), body)
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Refused, error.to_string()))?;
+        within(WRITE_TIMEOUT, self.client.request(request)).await
+    }
+
+    async fn list_all<K, V>(
+        &self,
+        api: &Api<K>,
+        selector: Option<&str>,
+    ) -> Result<Vec<V>, ClusterError>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+        V: From<K>,
+    {
+        let mut params = ListParams {
+            label_selector: selector.map(str::to_owned),
+            ..ListParams::default()
+        }
+        .limit(PAGE_SIZE);
+        let mut views = Vec::new();
+        loop {
+            let page = within(READ_TIMEOUT, api.list(&params)).await?;
+            views.extend(page.items.into_iter().map(V::from));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => return Ok(views),
+            }
+        }
+    }
+}
+
+/// Runs a call with a deadline; a missed one is `Unavailable`.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, ClusterError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(result) => result.map_err(|error| from_client(&error)),
+        Err(_) => Err(ClusterError::new(
+            ClusterErrorKind::Unavailable,
+            format!("no answer from the API server within {} s", limit.as_secs()),
+        )),
+    }
+}
+
+impl Cluster for KubeCluster {
+    type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClusterError>> + Send>>;
+
+    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
+        self.list_all::<SlimNode, _>(&Api::all(self.client.clone()), None)
+            .await
+    }
+
+    async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
+        self.create::<_, SlimPod>(&pod).await.map(PodView::from)
+    }
+
+    async fn get_pod(&self, name: &str) -> Result<PodView, ClusterError> {
+        let pods = self.api::<SlimPod>();
+        within(READ_TIMEOUT, pods.get(name))
+            .await
+            .map(PodView::from)
+    }
+
+    async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
+        self.list_all::<SlimPod, _>(&self.api(), Some(&self.owner_selector()))
+            .await
+    }
+
+    fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
+        let config = watcher::Config::default()
+            .labels(&self.owner_selector())
+            .page_size(PAGE_SIZE);
+        let mut listed = Vec::new();
+        watcher(self.api::<SlimPod>(), config).filter_map(move |event| {
+            let message = match event {
+                Ok(watcher::Event::Init) => {
+                    listed = Vec::new();
+                    None
+                }
+                Ok(watcher::Event::InitApply(pod)) => {
+                    listed.push(pod.into());
+                    None
+                }
+                Ok(watcher::Event::InitDone) => {
+                    Some(Ok(PodWatchEvent::Restarted(std::mem::take(&mut listed))))
+                }
+                Ok(watcher::Event::Apply(pod)) => Some(Ok(PodWatchEvent::Applied(pod.into()))),
+                Ok(watcher::Event::Delete(pod)) => Some(Ok(PodWatchEvent::Deleted(pod.into()))),
+                Err(error) => Some(Err(from_watcher(&error))),
+            };
+            std::future::ready(message)
+        })
+    }
+
+    async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
+        let selector = format!("{},{LABEL_EXECUTION_ID}={execution}", self.owner_selector());
+        let request = Request::new(Pod::url_path(&(), Some(&self.namespace)))
+            .delete_collection(
+                &DeleteParams::background(),
+                &ListParams::default().labels(&selector),
+            )
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Refused, error.to_string()))?;
+        // Deleting thousands takes an API server longer than one write.
+        within(READ_TIMEOUT, self.client.request::<IgnoredAny>(request))
+            .await
+            .map(drop)
+    }
+
+    async fn pod_log(&self, pod: &str, container: &str) -> Result<Self::LogStream, ClusterError> {
+        let params = LogParams {
+            container: Some(container.to_owned()),
+            ..LogParams::default()
+        };
+        let pods = self.api::<Pod>();
+        let reader = within(READ_TIMEOUT, pods.log_stream(pod, &params)).await?;
+        let bytes = ReaderStream::new(reader.compat())
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Unavailable, error.to_string()));
+        Ok(Box::pin(bytes))
+    }
+
+    async fn create_event(&self, event: Event) -> Result<(), ClusterError> {
+        self.create::<_, IgnoredAny>(&event).await.map(drop)
+    }
+
+    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
+        let config_maps = self.api::<ConfigMap>();
+        let config_map = within(READ_TIMEOUT, config_maps.get(name)).await?;
+        Ok(config_map.data.unwrap_or_default())
+    }
+
+    async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {
+        let services = self.api::<Service>();
+        let service = within(READ_TIMEOUT, services.get(name)).await?;
+        let address = service
+            .spec
+            .and_then(|spec| spec.cluster_ip)
+            .unwrap_or_default();
+        Ok(match address.as_str() {
+            "" | "None" => ServiceAddress::DnsName(format!("{name}.{}.svc", self.namespace)),
+            _ => ServiceAddress::ClusterIp(address),
+        })
+    }
+
+    async fn top_owner(&self, pod: &str) -> Result<Option<OwnerReference>, ClusterError> {
+        let pods = self.api::<Pod>();
+        let pod = within(READ_TIMEOUT, pods.get(pod)).await?;
+        let Some(owner) = controlling_owner(pod.owner_references()) else {
+            return Ok(None);
+        };
+        if owner.kind != "ReplicaSet" {
+            return Ok(Some(owner));
+        }
+        let replica_sets = self.api::<ReplicaSet>();
+        let replica_set = within(READ_TIMEOUT, replica_sets.get(&owner.name)).await?;
+        Ok(controlling_owner(replica_set.owner_references()).or(Some(owner)))
+    }
+}
+
+/// The owner that controls the object, else its first, as a plain reference: job pods are owned, not controlled, by it.
+fn controlling_owner(owners: &[OwnerReference]) -> Option<OwnerReference> {
+    let owner = (owners.iter().find(|owner| owner.controller == Some(true))).or(owners.first())?;
+    Some(OwnerReference {
+        controller: None,
+        block_owner_deletion: None,
+        ..owner.clone()
+    })
+}

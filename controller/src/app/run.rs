@@ -1,0 +1,292 @@
+//! `batch-job-controller run`: the real adapters, the listeners, the signals.
+//!
+//! Exit policy: a wrong configuration, a taken port, a dead core task or server is exit status 1 with a line that says so;
+//! SIGTERM and Ctrl-C stop the schedule, drain requests for up to [`DRAIN_TIMEOUT`] and exit with 0.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::serve::ListenerExt as _;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Failure;
+use super::configuration::{self, Checked};
+use crate::adapter::fs_report_store::{Durability, FsReportStore};
+use crate::adapter::kube_cluster::KubeCluster;
+use crate::adapter::os_entropy::OsEntropy;
+use crate::adapter::system_clock::SystemClock;
+use crate::args::Environment;
+use crate::config::{Config, ReportDurability};
+use crate::http;
+use crate::metrics::Metrics;
+use crate::ports::cluster::Cluster as _;
+use crate::ports::report_store::ReportStore as _;
+use crate::runtime::controller::Controller;
+use crate::runtime::handle::ControllerHandle;
+use crate::runtime::{PortSet, Settings, callback_address};
+use crate::telemetry;
+
+/// How long requests under way may take after a signal: below Kubernetes' default grace period of 30 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// How long a start waits for an API server that does not answer.
+const CONFIG_MAP_TRIES: u32 = 6;
+
+/// Runs the controller until a signal.
+pub(super) async fn run(environment: &Environment) -> Result<(), Failure> {
+    telemetry::init(environment.log_filter.as_deref()).map_err(|error| vec![error.to_string()])?;
+    let (reference, listen) = match (environment.config_map(), environment.listen_address()) {
+        (Ok(reference), Ok(listen)) => (reference, listen),
+        (reference, listen) => {
+            let mut failure = reference.err().unwrap_or_default();
+            failure.extend(listen.err());
+            return Err(failure);
+        }
+    };
+    let client = KubeCluster::connect()
+        .await
+        .map_err(|error| vec![configuration::no_cluster(&error)])?;
+    let unowned = KubeCluster::new(client.clone(), &reference.namespace, "");
+    let checked = load(&unowned, &reference, environment).await?;
+    let (Some(config), Some(template)) = (checked.config, checked.template) else {
+        return Err(checked.errors);
+    };
+    let cluster = KubeCluster::new(client, &reference.namespace, &config.name);
+    callback_address::resolve(&cluster, &config, environment.pod_ip.as_deref())
+        .await
+        .map_err(|error| vec![error.to_string()])?;
+    let reports = open_reports(&config).await?;
+    let listeners = Listeners::bind(listen, &config).await?;
+    let settings = Settings {
+        owner: top_owner(&cluster, environment.pod_name.as_deref()).await,
+        instance: environment
+            .pod_name
+            .clone()
+            .unwrap_or_else(|| config.name.clone()),
+        namespace: reference.namespace,
+        pod_ip: environment.pod_ip.clone(),
+        dev_mode: environment.dev_mode,
+        template,
+        config,
+    };
+    let ports = PortSet {
+        cluster,
+        reports,
+        clock: SystemClock::new(),
+        entropy: OsEntropy,
+    };
+    supervise(settings, ports, listeners).await
+}
+
+async fn open_reports(config: &Config) -> Result<FsReportStore, Failure> {
+    let durability = match config.report_durability {
+        ReportDurability::Fsync => Durability::Fsync,
+        ReportDurability::None => Durability::None,
+    };
+    let reports = FsReportStore::new(config.report_directory.clone(), durability);
+    match reports.probe().await {
+        Ok(()) => Ok(reports),
+        Err(error) => {
+            let directory = config.report_directory.display();
+            Err(vec![format!(
+                "reportDirectory: {directory} cannot be written: {error}; want a directory that this user may write to"
+            )])
+        }
+    }
+}
+
+type RealPorts = PortSet<KubeCluster, FsReportStore, SystemClock, OsEntropy>;
+
+async fn load(
+    cluster: &KubeCluster,
+    reference: &crate::args::ConfigMapReference,
+    environment: &Environment,
+) -> Result<Checked, Failure> {
+    let mut tries = 1;
+    let data = loop {
+        match cluster.config_map(&reference.name).await {
+            Ok(data) => break data,
+            Err(error) if error.kind.is_transient() && tries < CONFIG_MAP_TRIES => {
+                warn!(error = %error, tries, "the ConfigMap cannot be read yet");
+                tokio::time::sleep(Duration::from_secs(1 << tries.min(4))).await;
+                tries += 1;
+            }
+            Err(error) => return Err(vec![configuration::not_read(reference, &error)]),
+        }
+    };
+    let (texts, mut failure) = configuration::texts_of(reference, data);
+    let checked = configuration::check(&texts, environment);
+    for warning in &checked.warnings {
+        warn!("{warning}");
+    }
+    failure.extend(checked.errors.iter().cloned());
+    if failure.is_empty() {
+        Ok(checked)
+    } else {
+        Err(failure)
+    }
+}
+
+async fn top_owner(cluster: &KubeCluster, pod: Option<&str>) -> Option<OwnerReference> {
+    let pod = pod?;
+    match cluster.top_owner(pod).await {
+        Ok(owner) => owner,
+        Err(error) => {
+            warn!(pod, error = %error, "job pods get no owner reference: the controller's own pod cannot be read");
+            None
+        }
+    }
+}
+
+/// The four ports, bound before anything starts, so that a taken one is said at once.
+struct Listeners {
+    callback: TcpListener,
+    reports: TcpListener,
+    metrics: TcpListener,
+    probes: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(address: Option<IpAddr>, config: &Config) -> Result<Self, Failure> {
+        let callback = bind(address, "callbackServicePort", config.callback_service_port).await;
+        let reports = bind(address, "fileServerPort", config.file_server_port).await;
+        let metrics = bind(address, "metrics.port", config.metrics.port).await;
+        let probes = bind(address, "healthProbePort", config.health_probe_port).await;
+        match (callback, reports, metrics, probes) {
+            (Ok(callback), Ok(reports), Ok(metrics), Ok(probes)) => Ok(Self {
+                callback,
+                reports,
+                metrics,
+                probes,
+            }),
+            (callback, reports, metrics, probes) => {
+                let results = [callback, reports, metrics, probes];
+                Err(results.into_iter().filter_map(Result::err).collect())
+            }
+        }
+    }
+}
+
+async fn bind(address: Option<IpAddr>, key: &str, port: u16) -> Result<TcpListener, String> {
+    let bound = match address {
+        Some(address) => TcpListener::bind(SocketAddr::new(address, port)).await,
+        None => bind_everywhere(port).await,
+    };
+    bound.map_err(|error| {
+        let fix = match address {
+            Some(address) => format!("want a port that is free on {address}"),
+            None => "want a port that is free, or LISTEN_ADDRESS set to an address where it is"
+                .to_owned(),
+        };
+        format!("{key}: port {port} cannot be listened on: {error}; {fix}")
+    })
+}
+
+/// Every IPv6 and IPv4 address; IPv4 alone where the machine has no IPv6.
+async fn bind_everywhere(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+        }
+        bound => bound,
+    }
+}
+
+/// Runs the loop and the servers until a signal, or until one of them ends by itself.
+async fn supervise(
+    settings: Settings,
+    ports: RealPorts,
+    listeners: Listeners,
+) -> Result<(), Failure> {
+    let shutdown = CancellationToken::new();
+    let metrics = Arc::new(Metrics::new(&settings.config));
+    let signals =
+        signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
+    let limits = settings.config.callback_body_limit.clone();
+    let reports = ports.reports.clone();
+    let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
+    let routers = [
+        (
+            listeners.callback,
+            http::callback::router(handle.clone(), reports.clone(), OsEntropy, limits),
+        ),
+        (listeners.reports, http::reports::router(reports.clone())),
+        (
+            listeners.metrics,
+            http::metrics::router(Arc::clone(&metrics)),
+        ),
+        (
+            listeners.probes,
+            http::probes::router(handle.clone(), reports),
+        ),
+    ];
+    let mut servers = JoinSet::new();
+    for (listener, router) in routers {
+        let router = http::catch_panics(router, Arc::clone(&metrics));
+        servers.spawn(serve(listener, router, shutdown.clone()));
+    }
+    let mut controller = tokio::spawn(controller.run());
+    tokio::select! {
+        () = signals => drain(&handle, &shutdown, &mut servers).await,
+        ended = &mut controller => {
+            error!("the controller's loop has ended");
+            return Err(vec![format!("the controller's loop has ended: {}", cause(&ended))]);
+        }
+        Some(ended) = servers.join_next() => {
+            return Err(vec![format!("a server has ended: {}", cause(&ended))]);
+        }
+    }
+    controller.abort();
+    Ok(())
+}
+
+fn cause<T>(ended: &Result<T, tokio::task::JoinError>) -> String {
+    match ended {
+        Ok(_) => "without an error".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+async fn drain(handle: &ControllerHandle, shutdown: &CancellationToken, servers: &mut JoinSet<()>) {
+    info!("shutting down");
+    handle.stop_schedule().await;
+    shutdown.cancel();
+    let drained = async { while servers.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        warn!(
+            timeout_s = DRAIN_TIMEOUT.as_secs(),
+            "requests under way were cut off"
+        );
+    }
+}
+
+async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    // Answers are small: waiting for more to send would only delay the job pod.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
+    if let Err(error) = served.await {
+        error!(error = %error, "server ended");
+    }
+}
+
+/// Ends at the first SIGTERM or SIGINT.
+fn signals() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

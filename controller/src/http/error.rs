@@ -1,0 +1,44 @@
+//! Error answers: a status and one line of text for the job's author. Causes are logged, not sent.
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+
+/// An answer that is not 200.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpError {
+    /// The status.
+    pub status: StatusCode,
+    /// One line, naming the field and the limit where there is one.
+    pub message: String,
+}
+
+impl HttpError {
+    /// An answer with this status and line.
+    #[must_use]
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            message: message.into(),
+        }
+    }
+
+    /// 400.
+    #[must_use]
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let mut response =
+            (self.status, self.message.replace(['\r', '\n'], " ") + "\n").into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            // Job scripts that honour it come back when a restart is over.
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        response
+    }
+}

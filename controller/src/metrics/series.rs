@@ -1,0 +1,362 @@
+//! The per-node series: compact state, and its text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::core::ids::ExecutionId;
+use crate::core::report::Results;
+
+/// The label value that stands for each node's newest execution.
+const LATEST: &str = "latest";
+
+/// What the configuration says about exporting.
+#[derive(Debug)]
+pub(super) struct Exposition {
+    prefix: String,
+    gauges: Vec<GaugeLayout>,
+    history: usize,
+    latest: bool,
+}
+
+#[derive(Debug)]
+struct GaugeLayout {
+    name: String,
+    family: String,
+    help: String,
+    /// Declared labels without `node` and `executionID`, in the order of the configuration.
+    labels: Vec<String>,
+    /// All labels, sorted by name, as Prometheus' own client writes them.
+    line: Vec<(String, LabelSource)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum LabelSource {
+    Declared(usize),
+    Node,
+    Execution,
+}
+
+/// The samples of a node by gauge and label values.
+type Samples = BTreeMap<(usize, Box<[Box<str>]>), f64>;
+
+#[derive(Debug, Default)]
+struct NodeSeries {
+    processing: Option<bool>,
+    duration: Option<Duration>,
+    samples: Samples,
+}
+
+type ExecutionSeries = BTreeMap<Box<str>, NodeSeries>;
+
+#[derive(Debug)]
+pub(super) struct SeriesStore {
+    exposition: Exposition,
+    executions: BTreeMap<ExecutionId, ExecutionSeries>,
+    current: Option<(ExecutionId, usize)>,
+}
+
+impl Exposition {
+    pub(super) fn new(config: &Config) -> Self {
+        let prefix = config.metrics.prefix.clone();
+        let gauges = config.metrics.gauges.iter().map(|(name, gauge)| {
+            let mut labels = gauge.labels.clone();
+            labels.retain(|label| label != "node" && label != "executionID");
+            let mut line: Vec<_> = (labels.iter().enumerate())
+                .map(|(index, label)| (label.clone(), LabelSource::Declared(index)))
+                .chain([
+                    ("node".to_owned(), LabelSource::Node),
+                    ("executionID".to_owned(), LabelSource::Execution),
+                ])
+                .collect();
+            line.sort_by(|a, b| a.0.cmp(&b.0));
+            GaugeLayout {
+                name: name.clone(),
+                family: format!("{prefix}_{name}"),
+                help: gauge.help.clone(),
+                labels,
+                line,
+            }
+        });
+        Self {
+            gauges: gauges.collect(),
+            history: config.metrics.history as usize,
+            latest: config.latest_metrics_label,
+            prefix,
+        }
+    }
+}
+
+impl NodeSeries {
+    fn count(&self) -> usize {
+        usize::from(self.processing.is_some())
+            + usize::from(self.duration.is_some())
+            + self.samples.len()
+    }
+}
+
+impl SeriesStore {
+    pub(super) fn new(exposition: Exposition) -> Self {
+        Self {
+            exposition,
+            executions: BTreeMap::new(),
+            current: None,
+        }
+    }
+
+    pub(super) fn execution_started(&mut self, id: &ExecutionId, pods: usize) {
+        self.current = Some((id.clone(), pods));
+    }
+
+    fn node(&mut self, id: &ExecutionId, node: &str) -> &mut NodeSeries {
+        let execution = self.executions.entry(id.clone()).or_default();
+        execution.entry(node.into()).or_default()
+    }
+
+    pub(super) fn result(&mut self, id: &ExecutionId, node: &str, results: &Results) {
+        let mut samples = Vec::new();
+        for (gauge, layout) in self.exposition.gauges.iter().enumerate() {
+            for sample in results.get(&layout.name).into_iter().flatten() {
+                let value = |label| sample.labels.get(label).map_or("", String::as_str).into();
+                let values: Box<[Box<str>]> = layout.labels.iter().map(value).collect();
+                samples.push(((gauge, values), sample.value));
+            }
+        }
+        let series = self.node(id, node);
+        series.processing = Some(false);
+        series.samples.extend(samples);
+    }
+
+    pub(super) fn processing(&mut self, id: &ExecutionId, node: &str, error: bool) {
+        self.node(id, node).processing = Some(error);
+    }
+
+    pub(super) fn duration(&mut self, id: &ExecutionId, node: &str, duration: Duration) {
+        self.node(id, node).duration = Some(duration);
+    }
+
+    pub(super) fn prune(&mut self, id: &ExecutionId) {
+        self.executions.remove(id);
+    }
+
+    pub(super) fn series_count(&self) -> usize {
+        self.executions
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(NodeSeries::count)
+            .sum()
+    }
+
+    pub(super) fn render(&self, text: &mut String) {
+        self.render_current(text);
+        let latest = self.latest();
+        let exported: Vec<_> = self
+            .executions
+            .iter()
+            .rev()
+            .take(self.exposition.history)
+            .collect();
+        let each = |text: &mut String, write: &dyn Fn(&mut String, &str, &str, &NodeSeries)| {
+            for (id, nodes) in exported.iter().rev() {
+                for (node, series) in *nodes {
+                    write(text, id.as_str(), node, series);
+                }
+            }
+            for (node, series) in &latest {
+                write(text, LATEST, node, series);
+            }
+        };
+        for (gauge, layout) in self.exposition.gauges.iter().enumerate() {
+            write_family_header(text, &layout.family, &layout.help);
+            each(text, &|text, id, node, series| {
+                layout.write_lines(text, gauge, id, node, series)
+            });
+        }
+        let prefix = &self.exposition.prefix;
+        let processing = format!("{prefix}_processing");
+        write_family_header(
+            text,
+            &processing,
+            "Node with processing error, 1: has error / 0: no error",
+        );
+        each(text, &|text, id, node, series| {
+            if let Some(error) = series.processing {
+                write_node_line(text, &processing, id, node, f64::from(u8::from(error)));
+            }
+        });
+        let duration = format!("{prefix}_duration");
+        write_family_header(text, &duration, "Execution Duration in milliseconds");
+        each(text, &|text, id, node, series| {
+            if let Some(value) = series.duration {
+                write_node_line(
+                    text,
+                    &duration,
+                    id,
+                    node,
+                    (value.as_secs_f64() * 1000.0).round(),
+                );
+            }
+        });
+    }
+
+    fn render_current(&self, text: &mut String) {
+        let Some((id, pods)) = &self.current else {
+            return;
+        };
+        let prefix = &self.exposition.prefix;
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "a cluster has fewer than 2^53 nodes"
+        )]
+        let families = [
+            (
+                "current_execution_id",
+                "The current execution ID",
+                id.as_f64(),
+            ),
+            (
+                "pods",
+                "The number of pods started for the last execution",
+                *pods as f64,
+            ),
+        ];
+        for (suffix, help, value) in families {
+            let family = format!("{prefix}_{suffix}");
+            write_family_header(text, &family, help);
+            let _ = write!(text, "{family} ");
+            write_value(text, value);
+            text.push('\n');
+        }
+    }
+
+    /// Each node's newest kept execution.
+    fn latest(&self) -> Vec<(&str, &NodeSeries)> {
+        if !self.exposition.latest {
+            return Vec::new();
+        }
+        let mut seen = BTreeSet::new();
+        let newest_first = self.executions.values().rev().flatten();
+        let mut latest: Vec<_> = newest_first
+            .filter(|(node, _)| seen.insert(*node))
+            .map(|(node, series)| (&**node, series))
+            .collect();
+        latest.sort_unstable_by_key(|(node, _)| *node);
+        latest
+    }
+}
+
+impl GaugeLayout {
+    fn write_lines(
+        &self,
+        text: &mut String,
+        gauge: usize,
+        id: &str,
+        node: &str,
+        series: &NodeSeries,
+    ) {
+        let first = (gauge, Box::default());
+        for ((_, values), value) in series
+            .samples
+            .range(first..)
+            .take_while(|((at, _), _)| *at == gauge)
+        {
+            text.push_str(&self.family);
+            for (index, (label, source)) in self.line.iter().enumerate() {
+                text.push(if index == 0 { '{' } else { ',' });
+                text.push_str(label);
+                text.push_str("=\"");
+                match source {
+                    LabelSource::Declared(index) => write_escaped(text, &values[*index]),
+                    LabelSource::Node => text.push_str(node),
+                    LabelSource::Execution => text.push_str(id),
+                }
+                text.push('"');
+            }
+            text.push_str("} ");
+            write_value(text, *value);
+            text.push('\n');
+        }
+    }
+}
+
+fn write_node_line(text: &mut String, family: &str, id: &str, node: &str, value: f64) {
+    let _ = write!(text, "{family}{{executionID=\"{id}\",node=\"{node}\"}} ");
+    write_value(text, value);
+    text.push('\n');
+}
+
+pub(super) fn write_family_header(text: &mut String, family: &str, help: &str) {
+    let _ = write!(text, "# HELP {family} ");
+    for character in help.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            other => text.push(other),
+        }
+    }
+    let _ = writeln!(text, "\n# TYPE {family} gauge");
+}
+
+/// A label value, escaped as the text format wants it.
+pub(super) fn write_escaped(text: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '"' => text.push_str("\\\""),
+            other => text.push(other),
+        }
+    }
+}
+
+/// A value as Go's `strconv.FormatFloat(v, 'g', -1, 64)` writes it, so that text comparisons with the original hold:
+/// shortest digits, an exponent below 1e-4 and from 1e6 on.
+pub(super) fn write_value(text: &mut String, value: f64) {
+    if value.is_nan() {
+        return text.push_str("NaN");
+    }
+    if value.is_infinite() {
+        return text.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
+    }
+    let scientific = format!("{value:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..6).contains(&exponent) {
+        let _ = write!(text, "{value}");
+    } else {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        let _ = write!(text, "{digits}e{sign}{:02}", exponent.abs());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(value: f64) -> String {
+        let mut text = String::new();
+        write_value(&mut text, value);
+        text
+    }
+
+    #[test]
+    fn values_are_written_as_go_writes_them() {
+        for (number, want) in [
+            (0.0, "0"),
+            (-3.0, "-3"),
+            (1500.0, "1500"),
+            (2.554, "2.554"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (999_999.5, "999999.5"),
+            (1e6, "1e+06"),
+            (202_611_232_359.0, "2.02611232359e+11"),
+            (1.5e300, "1.5e+300"),
+            (f64::NAN, "NaN"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            assert_eq!(value(number), want);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the HTTP side knows of the controller: who may call back, and where to tell what arrived.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::admission::Admission;
+use super::controller::{Callback, Event};
+use crate::core::event_message::EventReport;
+use crate::core::ids::ExecutionId;
+use crate::core::report::Results;
+use crate::metrics::Metrics;
+use crate::ports::error::ClusterError;
+
+/// A handle on the controller's loop. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ControllerHandle {
+    events: mpsc::Sender<Event>,
+    admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why a Kubernetes event was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum PostEventError {
+    /// The pod that it is about does not exist (any more).
+    #[error("pod {0} not found")]
+    PodGone(String),
+    /// The API server did not take it.
+    #[error(transparent)]
+    Cluster(ClusterError),
+    /// The controller is shutting down.
+    #[error("the controller is shutting down")]
+    ShuttingDown,
+}
+
+impl ControllerHandle {
+    pub(super) fn new(
+        events: mpsc::Sender<Event>,
+        admission: Arc<Admission>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            events,
+            admission,
+            metrics,
+        }
+    }
+
+    /// The metrics of this process.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether the controller's loop runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.events.is_closed()
+    }
+
+    /// The execution of a pair that may call back; none where it may not.
+    #[must_use]
+    pub fn admits(&self, node: &str, execution: &str) -> Option<ExecutionId> {
+        self.admission.admits(node, execution)
+    }
+
+    /// The other node whose report `stored_name` would be, if it is one: such a name is a conflict.
+    #[must_use]
+    pub fn owner_of_name(
+        &self,
+        execution: &ExecutionId,
+        node: &str,
+        stored_name: &str,
+    ) -> Option<String> {
+        self.admission.owner_of_name(execution, node, stored_name)
+    }
+
+    /// A result is on disk. Returns when its samples are exported and the node's state knows of it.
+    ///
+    /// # Errors
+    /// `Err` while the controller shuts down: the report is on disk, but not counted.
+    pub async fn result_stored(
+        &self,
+        execution: ExecutionId,
+        node: String,
+        stored_name: String,
+        results: Results,
+    ) -> Result<(), PostEventError> {
+        let (reply, answer) = oneshot::channel();
+        let callback = Callback::Result {
+            execution,
+            node,
+            stored_name,
+            results,
+            reply,
+        };
+        self.send(callback).await?;
+        answer.await.map_err(|_| PostEventError::ShuttingDown)
+    }
+
+    /// A file is on disk.
+    ///
+    /// # Errors
+    /// As [`Self::result_stored`].
+    pub async fn file_stored(
+        &self,
+        execution: ExecutionId,
+        node: String,
+        stored_name: String,
+    ) -> Result<(), PostEventError> {
+        let callback = Callback::File {
+            execution,
+            node,
+            stored_name,
+        };
+        self.send(callback).await
+    }
+
+    /// Creates a Kubernetes event about the node's job pod.
+    ///
+    /// # Errors
+    /// `PodGone` where the pod does not exist; the API server's refusal.
+    pub async fn post_event(
+        &self,
+        execution: ExecutionId,
+        node: String,
+        event: EventReport,
+    ) -> Result<(), PostEventError> {
+        let (reply, answer) = oneshot::channel();
+        let callback = Callback::Event {
+            execution,
+            node,
+            event,
+            reply,
+        };
+        self.send(callback).await?;
+        answer.await.map_err(|_| PostEventError::ShuttingDown)?
+    }
+
+    /// Stops the schedule: no further execution begins and no further pod is created; callbacks go on.
+    pub async fn stop_schedule(&self) {
+        // A loop that is gone has stopped already.
+        let _ = self.events.send(Event::StopSchedule).await;
+    }
+
+    async fn send(&self, callback: Callback) -> Result<(), PostEventError> {
+        let sent = self.events.send(Event::Callback(callback)).await;
+        sent.map_err(|_| PostEventError::ShuttingDown)
+    }
+}

@@ -1,0 +1,205 @@
+//! What happens between a tick and the first pod: everything an execution freezes is read, its directory is made, the history
+//! is pruned. A sequence of calls, repeated while they fail for the moment.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{info, warn};
+
+use super::api_calls::ApiCalls;
+use super::{Ports, Settings, callback_address};
+use crate::core::eligibility::Eligibility;
+use crate::core::execution::{Plan, PlannedNode};
+use crate::core::ids::ExecutionId;
+use crate::core::names;
+use crate::core::retention;
+use crate::core::state::{Reason, Trigger};
+use crate::core::views::{NodeView, PodView};
+use crate::metrics::Metrics;
+use crate::ports::clock::Clock as _;
+use crate::ports::cluster::Cluster as _;
+use crate::ports::error::ClusterError;
+use crate::ports::report_store::ReportStore as _;
+
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// An execution that is due.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    pub(super) trigger: Trigger,
+    pub(super) scheduled_time: Timestamp,
+    /// Whether its id needs seconds: `@every` under a minute.
+    pub(super) to_the_second: bool,
+}
+
+/// What an execution begins with.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) plan: Plan,
+    pub(super) callback_address: String,
+    /// Executions that left the history.
+    pub(super) pruned: Vec<ExecutionId>,
+}
+
+/// Reads the cluster and makes room.
+///
+/// # Errors
+/// A refusal that repeating does not change.
+pub(super) async fn prepare<P: Ports>(
+    api: &ApiCalls<P>,
+    settings: &Settings,
+    metrics: &Metrics,
+    due: Due,
+) -> Result<Prepared, ClusterError> {
+    let started = api.ports.clock().now();
+    let config = &settings.config;
+    let pod_ip = settings.pod_ip.as_deref();
+    let cluster = api.cluster();
+    let callback_address = persist(api, "get_service", || {
+        callback_address::resolve(cluster, config, pod_ip)
+    })
+    .await?;
+    let nodes = persist(api, "list_nodes", || cluster.list_nodes()).await?;
+    let pods = persist(api, "list_pods", || cluster.list_pods()).await?;
+    let present = list_executions(api, metrics).await;
+    let id = choose_id(due, &present, &pods);
+    let pruned = open(api, settings, metrics, &id, present).await;
+    let (eligible, excluded) = partition(settings, nodes);
+    let plan = Plan {
+        owner: config.name.clone(),
+        pool_size: config.pod_pool_size.of(eligible.len()),
+        trigger: due.trigger,
+        scheduled_time: due.scheduled_time,
+        started,
+        result_expected: !config.metrics.gauges.is_empty(),
+        nodes: name_pods(&config.name, &id, eligible),
+        excluded,
+        previous_pods: pods,
+        id,
+    };
+    Ok(Prepared {
+        plan,
+        callback_address,
+        pruned,
+    })
+}
+
+/// Repeats a call while its failure is transient.
+async fn persist<P: Ports, T, F: Future<Output = Result<T, ClusterError>>>(
+    api: &ApiCalls<P>,
+    verb: &'static str,
+    call: impl Fn() -> F,
+) -> Result<T, ClusterError> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match api.call(verb, call()).await {
+            Err(error) if error.kind.is_transient() => {
+                warn!(verb, error = %error, pause_ms = pause.as_millis(), "call to the cluster is repeated");
+                let clock = api.ports.clock();
+                clock.sleep_until(clock.monotonic().after(pause)).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn list_executions<P: Ports>(api: &ApiCalls<P>, metrics: &Metrics) -> Vec<ExecutionId> {
+    match api.ports.reports().list_executions().await {
+        Ok(present) => present,
+        Err(error) => {
+            metrics.own().report_store_usable(false);
+            warn!(error = %error, "report directory cannot be listed");
+            Vec::new()
+        }
+    }
+}
+
+/// The scheduled minute; with seconds where that is taken or too coarse, and the next free second where even that is taken.
+fn choose_id(due: Due, present: &[ExecutionId], pods: &[PodView]) -> ExecutionId {
+    let of_pods = pods.iter().filter_map(|pod| pod.execution.as_ref());
+    let taken: BTreeSet<&ExecutionId> = present.iter().chain(of_pods).collect();
+    let minute = ExecutionId::of_minute(due.scheduled_time);
+    if !due.to_the_second && !taken.contains(&minute) {
+        return minute;
+    }
+    let mut time = due.scheduled_time;
+    loop {
+        let id = ExecutionId::of_second(time);
+        if !taken.contains(&id) {
+            return id;
+        }
+        // Past the end of time there is no later id: the last one is shared, and the store decides.
+        let Ok(next) = time.checked_add(jiff::SignedDuration::from_secs(1)) else {
+            return id;
+        };
+        time = next;
+    }
+}
+
+/// Makes the directory and the link `latest`, and prunes the history. A store that cannot does not stop the execution.
+async fn open<P: Ports>(
+    api: &ApiCalls<P>,
+    settings: &Settings,
+    metrics: &Metrics,
+    id: &ExecutionId,
+    mut present: Vec<ExecutionId>,
+) -> Vec<ExecutionId> {
+    let reports = api.ports.reports();
+    present.push(id.clone());
+    let mut pruned = retention::expired(present, id, settings.config.report_history);
+    let mut usable = true;
+    // Before anything is written: on a full disk this is what makes room.
+    for old in &pruned {
+        match reports.remove_execution(old).await {
+            Ok(()) => info!(execution_id = %old, "execution left the history"),
+            Err(error) => {
+                usable = false;
+                warn!(execution_id = %old, error = %error, "execution that left the history cannot be removed");
+            }
+        }
+    }
+    let opened = async {
+        reports.create_execution(id).await?;
+        reports.set_latest(id).await
+    };
+    if let Err(error) = opened.await {
+        usable = false;
+        warn!(execution_id = %id, error = %error, "report directory cannot be written");
+    }
+    metrics.own().report_store_usable(usable);
+    pruned.retain(|old| old != id);
+    pruned
+}
+
+fn partition(
+    settings: &Settings,
+    nodes: Vec<NodeView>,
+) -> (Vec<String>, Vec<(String, Reason, String)>) {
+    let eligibility = Eligibility {
+        node_selector: settings.config.job_node_selector.clone(),
+        run_on_unscheduled_nodes: settings.config.run_on_unscheduled_nodes,
+    };
+    let mut eligible = Vec::new();
+    let mut excluded = Vec::new();
+    for node in nodes {
+        match eligibility.exclusion(&node) {
+            None => eligible.push(node.name),
+            Some((reason, message)) => excluded.push((node.name, reason, message)),
+        }
+    }
+    (eligible, excluded)
+}
+
+fn name_pods(controller: &str, id: &ExecutionId, nodes: Vec<String>) -> Vec<PlannedNode> {
+    let names = names::pod_names(controller, id, nodes.iter().map(String::as_str));
+    (nodes.into_iter().zip(names))
+        .map(|(node, names)| PlannedNode {
+            node,
+            pod_name: names.name,
+            alternative_pod_name: names.alternative,
+        })
+        .collect()
+}

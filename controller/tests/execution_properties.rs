@@ -1,0 +1,488 @@
+//! Properties of the execution state machine: whatever happens to pods and calls, in whatever order, the invariants hold after
+//! each event, and the execution ends when every pod has ended.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use controller::core::execution::{CreateError, Effect, Event, Execution, Plan, PlannedNode};
+use controller::core::failure::{ClusterError, ClusterErrorKind};
+use controller::core::ids::ExecutionId;
+use controller::core::invariants;
+use controller::core::state::{ExecutionState, NodeState, Trigger};
+use controller::core::time::{Monotonic, Now};
+use controller::core::views::{PodPhase, PodView};
+use proptest::prelude::*;
+
+const ID: &str = "202601010342";
+const PREVIOUS_ID: &str = "202601010242";
+
+fn now(millis: u64) -> Now {
+    Now {
+        wall: jiff::Timestamp::from_millisecond(1_767_239_000_000 + i64::try_from(millis).unwrap())
+            .unwrap(),
+        monotonic: Monotonic(Duration::from_millis(millis)),
+    }
+}
+
+fn pod(name: &str, uid: &str, node: &str, execution: &str, phase: PodPhase) -> PodView {
+    PodView {
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        node: node.to_owned(),
+        owner: "audit".to_owned(),
+        execution: ExecutionId::parse(execution),
+        phase,
+        terminating: false,
+        reason: String::new(),
+        message: String::new(),
+        containers: vec!["main".to_owned()],
+    }
+}
+
+fn plan(nodes: usize, pool: u32, previous: usize) -> Plan {
+    Plan {
+        owner: "audit".to_owned(),
+        id: ExecutionId::parse(ID).unwrap(),
+        trigger: Trigger::Schedule,
+        scheduled_time: now(0).wall,
+        started: now(0),
+        pool_size: NonZeroU32::new(pool).unwrap(),
+        result_expected: true,
+        nodes: (0..nodes)
+            .map(|index| PlannedNode {
+                node: format!("node-{index}"),
+                pod_name: format!("pod-{index}"),
+                alternative_pod_name: format!("pod-{index}-hash"),
+            })
+            .collect(),
+        excluded: Vec::new(),
+        previous_pods: (0..previous)
+            .map(|index| {
+                let node = format!("node-{index}");
+                pod(
+                    &format!("old-{index}"),
+                    &format!("old-uid-{index}"),
+                    &node,
+                    PREVIOUS_ID,
+                    PodPhase::Running,
+                )
+            })
+            .collect(),
+    }
+}
+
+/// What the world does next; the numbers choose among what is possible in the current state.
+#[derive(Debug, Clone)]
+enum Action {
+    AnswerWell(usize),
+    AnswerBadly(usize, ClusterErrorKind),
+    CreatedButUnanswered(usize),
+    AnswerLate(usize),
+    Start(usize),
+    End(usize, bool),
+    Delete(usize),
+    DeleteUnseen(usize),
+    Repeat(usize),
+    Recreate(usize),
+    Result(usize),
+    Relist,
+    PreviousEnds(usize),
+    PassTime(u64),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let kind = prop_oneof![
+        Just(ClusterErrorKind::Unavailable),
+        Just(ClusterErrorKind::Throttled {
+            retry_after: Some(Duration::from_secs(2))
+        }),
+        Just(ClusterErrorKind::Throttled { retry_after: None }),
+        Just(ClusterErrorKind::Refused),
+    ];
+    let n = 0..64_usize;
+    prop_oneof![
+        8 => n.clone().prop_map(Action::AnswerWell),
+        2 => (n.clone(), kind).prop_map(|(n, kind)| Action::AnswerBadly(n, kind)),
+        1 => n.clone().prop_map(Action::CreatedButUnanswered),
+        1 => n.clone().prop_map(Action::AnswerLate),
+        3 => n.clone().prop_map(Action::Start),
+        8 => (n.clone(), any::<bool>()).prop_map(|(n, well)| Action::End(n, well)),
+        1 => n.clone().prop_map(Action::Delete),
+        1 => n.clone().prop_map(Action::DeleteUnseen),
+        2 => n.clone().prop_map(Action::Repeat),
+        1 => n.clone().prop_map(Action::Recreate),
+        4 => n.clone().prop_map(Action::Result),
+        1 => Just(Action::Relist),
+        1 => n.prop_map(Action::PreviousEnds),
+        2 => (1..40_000_u64).prop_map(Action::PassTime),
+    ]
+}
+
+/// A cluster beside the state machine: it carries out effects when told to, and remembers what really exists.
+struct World {
+    execution: Execution,
+    millis: u64,
+    pending: Vec<Effect>,
+    answers: Vec<Event>,
+    pods: BTreeMap<String, PodView>,
+    gone: Vec<PodView>,
+    uids: u64,
+    creations: BTreeMap<String, u32>,
+    ended: u32,
+    pool: usize,
+}
+
+impl World {
+    fn new(nodes: usize, pool: u32, previous: usize) -> Self {
+        let plan = plan(nodes, pool, previous);
+        let pods = plan
+            .previous_pods
+            .iter()
+            .map(|pod| (pod.name.clone(), pod.clone()))
+            .collect();
+        let (execution, effects) = Execution::begin(plan, now(0));
+        let mut world = Self {
+            execution,
+            millis: 0,
+            pending: Vec::new(),
+            answers: Vec::new(),
+            pods,
+            gone: Vec::new(),
+            uids: 0,
+            creations: BTreeMap::new(),
+            ended: 0,
+            pool: pool as usize,
+        };
+        world.take(effects);
+        world
+    }
+
+    fn take(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::CreatePod { .. }
+                | Effect::ReadPod { .. }
+                | Effect::DeletePreviousPods(_) => self.pending.push(effect),
+                Effect::Ended => self.ended += 1,
+                Effect::PodEnded { .. } | Effect::NodeEnded { .. } => {}
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let effects = self.execution.handle(now(self.millis), event);
+        self.take(effects);
+        invariants::check(&self.execution).unwrap();
+        let open = self.pods.values().filter(|pod| {
+            pod.execution.as_ref() == Some(self.execution.id())
+                && pod.name.starts_with("pod-")
+                && !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
+                && !pod.uid.starts_with("foreign")
+        });
+        assert!(
+            open.count() <= self.pool,
+            "more job pods than the pool allows"
+        );
+    }
+
+    fn create(&mut self, index: usize, name: &str) -> PodView {
+        self.uids += 1;
+        let created = pod(
+            name,
+            &format!("uid-{}", self.uids),
+            &format!("node-{index}"),
+            ID,
+            PodPhase::Pending,
+        );
+        *self.creations.entry(created.node.clone()).or_default() += 1;
+        self.pods.insert(name.to_owned(), created.clone());
+        created
+    }
+
+    fn answer(&mut self, effect: Effect, failure: Option<ClusterErrorKind>) -> Event {
+        let failure = failure.map(|kind| ClusterError::new(kind, "injected"));
+        match effect {
+            Effect::CreatePod { index, pod_name } => {
+                match (failure, self.pods.get(&pod_name).cloned()) {
+                    (Some(error), _) => Event::CreateFailed {
+                        index,
+                        error: CreateError::Cluster(error),
+                    },
+                    (None, Some(holder)) => Event::NameHeld { index, holder },
+                    (None, None) => Event::Created {
+                        index,
+                        pod: self.create(index, &pod_name),
+                    },
+                }
+            }
+            Effect::ReadPod {
+                index,
+                step,
+                pod_name,
+            } => Event::PodRead {
+                index,
+                step,
+                result: match (failure, self.pods.get(&pod_name)) {
+                    (Some(error), _) if error.kind.is_transient() => Err(error),
+                    (_, Some(pod)) => Ok(pod.clone()),
+                    (_, None) => Err(ClusterError::new(ClusterErrorKind::NotFound, "not found")),
+                },
+            },
+            Effect::DeletePreviousPods(execution) => Event::PreviousPodsDeleted {
+                execution,
+                result: failure.map_or(Ok(()), Err),
+            },
+            other => unreachable!("{other:?} is not answered"),
+        }
+    }
+
+    fn open_pod(&self, n: usize) -> Option<PodView> {
+        let open: Vec<_> = self
+            .pods
+            .values()
+            .filter(|pod| pod.name.starts_with("pod-"))
+            .collect();
+        (!open.is_empty()).then(|| open[n % open.len()].clone())
+    }
+
+    fn change(&mut self, n: usize, change: impl FnOnce(&mut PodView)) {
+        let Some(mut pod) = self.open_pod(n) else {
+            return;
+        };
+        if matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed) {
+            return;
+        }
+        change(&mut pod);
+        self.pods.insert(pod.name.clone(), pod.clone());
+        self.tell(Event::PodSeen(pod));
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::AnswerWell(n) if !self.pending.is_empty() => {
+                let effect = self.pending.remove(n % self.pending.len());
+                let event = self.answer(effect, None);
+                self.tell(event);
+            }
+            Action::AnswerBadly(n, kind) if !self.pending.is_empty() => {
+                let effect = self.pending.remove(n % self.pending.len());
+                let event = self.answer(effect, Some(kind));
+                self.tell(event);
+            }
+            Action::CreatedButUnanswered(n) if !self.pending.is_empty() => {
+                let effect = self.pending.remove(n % self.pending.len());
+                if let Effect::CreatePod { index, pod_name } = &effect
+                    && !self.pods.contains_key(pod_name)
+                {
+                    self.create(*index, pod_name);
+                }
+                let event = self.answer(effect, Some(ClusterErrorKind::Unavailable));
+                self.tell(event);
+            }
+            Action::AnswerLate(n) if !self.pending.is_empty() => {
+                let effect = self.pending.remove(n % self.pending.len());
+                let event = self.answer(effect, None);
+                self.answers.push(event);
+            }
+            Action::Start(n) => self.change(n, |pod| pod.phase = PodPhase::Running),
+            Action::End(n, well) => {
+                self.change(n, |pod| {
+                    pod.phase = if well {
+                        PodPhase::Succeeded
+                    } else {
+                        PodPhase::Failed
+                    }
+                });
+            }
+            Action::Delete(n) => {
+                if let Some(pod) = self.open_pod(n) {
+                    self.pods.remove(&pod.name);
+                    self.gone.push(pod.clone());
+                    self.tell(Event::PodGone(pod));
+                }
+            }
+            Action::DeleteUnseen(n) => {
+                if let Some(pod) = self.open_pod(n) {
+                    self.pods.remove(&pod.name);
+                    self.gone.push(pod);
+                }
+            }
+            Action::Repeat(n) if !self.gone.is_empty() => {
+                let old = self.gone[n % self.gone.len()].clone();
+                self.tell(Event::PodSeen(old));
+            }
+            Action::Recreate(n) => {
+                // Somebody deletes a pod and makes another under its name.
+                if let Some(old) = self.open_pod(n) {
+                    self.uids += 1;
+                    let new = PodView {
+                        uid: format!("foreign-{}", self.uids),
+                        phase: PodPhase::Running,
+                        ..old.clone()
+                    };
+                    self.pods.insert(old.name.clone(), new.clone());
+                    self.gone.push(old);
+                    self.tell(Event::PodSeen(new));
+                }
+            }
+            Action::Result(n) => {
+                let node = format!("node-{}", n % self.execution.nodes().len().max(1));
+                self.tell(Event::ResultStored {
+                    name: format!("{node}.json"),
+                    node,
+                    samples: 1,
+                });
+            }
+            Action::Relist => self.tell(Event::Relisted(self.pods.values().cloned().collect())),
+            Action::PreviousEnds(n) => {
+                let old: Vec<_> = self
+                    .pods
+                    .values()
+                    .filter(|pod| pod.name.starts_with("old-"))
+                    .cloned()
+                    .collect();
+                if !old.is_empty() {
+                    let pod = old[n % old.len()].clone();
+                    self.pods.remove(&pod.name);
+                    self.tell(Event::PodGone(pod));
+                }
+            }
+            Action::PassTime(millis) => {
+                self.millis += millis;
+                self.tell(Event::Woken);
+            }
+            _ => {}
+        }
+    }
+
+    /// The faults are over: every call is answered well, every pod ends, the watch shows all of it.
+    fn heal(&mut self) {
+        for _ in 0..10_000 {
+            if self.execution.state() != ExecutionState::Running {
+                return;
+            }
+            for event in std::mem::take(&mut self.answers) {
+                self.tell(event);
+            }
+            for effect in std::mem::take(&mut self.pending) {
+                let event = self.answer(effect, None);
+                self.tell(event);
+            }
+            self.pods.retain(|name, _| !name.starts_with("old-"));
+            for pod in self
+                .pods
+                .values_mut()
+                .filter(|pod| pod.name.starts_with("pod-"))
+            {
+                pod.phase = PodPhase::Succeeded;
+            }
+            self.tell(Event::Relisted(self.pods.values().cloned().collect()));
+            self.millis += 61_000;
+            self.tell(Event::Woken);
+        }
+        panic!("the execution does not end: {:?}", self.execution.counts());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn invariants_hold_after_every_event_and_every_execution_ends(
+        nodes in 0..12_usize,
+        pool in 1..5_u32,
+        previous in 0..3_usize,
+        actions in prop::collection::vec(action(), 0..120),
+    ) {
+        let mut world = World::new(nodes, pool, previous);
+        for action in actions {
+            world.act(action);
+        }
+        world.heal();
+        prop_assert_eq!(world.ended, 1, "the end is said once");
+        prop_assert!(world.execution.nodes().iter().all(|node| node.state().is_final()));
+        for (node, created) in &world.creations {
+            let gone = world.gone.iter().filter(|pod| pod.node == *node).count();
+            prop_assert!(*created as usize <= 1 + gone, "{} got {} pods, {} were deleted", node, created, gone);
+        }
+    }
+
+    #[test]
+    fn without_faults_every_node_succeeds_with_one_pod_and_the_pool_is_full(
+        nodes in 1..30_usize,
+        pool in 1..8_u32,
+    ) {
+        let mut world = World::new(nodes, pool, 0);
+        while world.execution.state() == ExecutionState::Running {
+            let open = nodes - world.execution.ended_nodes();
+            prop_assert_eq!(world.execution.pool().taken(), open.min(pool as usize));
+            while !world.pending.is_empty() {
+                world.act(Action::AnswerWell(0));
+            }
+            let running: Vec<_> = world.pods.values().filter(|pod| pod.phase == PodPhase::Pending).cloned().collect();
+            for mut pod in running {
+                world.tell(Event::ResultStored { node: pod.node.clone(), name: format!("{}.json", pod.node), samples: 1 });
+                pod.phase = PodPhase::Succeeded;
+                world.pods.insert(pod.name.clone(), pod.clone());
+                world.tell(Event::PodSeen(pod));
+            }
+        }
+        prop_assert_eq!(world.execution.state(), ExecutionState::Succeeded);
+        prop_assert_eq!(world.execution.counts().get(&NodeState::Succeeded).copied(), u32::try_from(nodes).ok());
+        prop_assert!(world.creations.values().all(|created| *created == 1));
+    }
+}
+
+#[test]
+fn a_late_result_turns_no_result_into_succeeded_while_the_execution_runs() {
+    let mut world = World::new(2, 2, 0);
+    world.act(Action::AnswerWell(0));
+    world.act(Action::AnswerWell(0));
+    world.change(0, |pod| pod.phase = PodPhase::Succeeded);
+    assert_eq!(world.execution.nodes()[0].state(), NodeState::Failed);
+    world.tell(Event::ResultStored {
+        node: "node-0".to_owned(),
+        name: "node-0.json".to_owned(),
+        samples: 1,
+    });
+    assert_eq!(world.execution.nodes()[0].state(), NodeState::Succeeded);
+}
+
+#[test]
+fn slot_is_released_once_when_pod_vanishes() {
+    let mut world = World::new(3, 1, 0);
+    world.act(Action::AnswerWell(0));
+    let vanished = world.pods.values().next().cloned().unwrap();
+    world.act(Action::Delete(0));
+    world.tell(Event::PodGone(vanished.clone()));
+    world.tell(Event::PodSeen(vanished));
+    assert_eq!(world.execution.counts().get(&NodeState::Failed), Some(&1));
+    assert_eq!(
+        world.execution.pool().taken(),
+        1,
+        "the next node has the slot"
+    );
+}
+
+#[test]
+fn pods_of_an_earlier_execution_that_stay_keep_their_slots_and_only_fail_their_nodes() {
+    let mut world = World::new(3, 2, 1);
+    world.act(Action::AnswerWell(0));
+    assert!(
+        world.pending.is_empty(),
+        "nothing is created while the old pod is waited for"
+    );
+    world.act(Action::PassTime(60_000));
+    assert_eq!(
+        world.execution.nodes()[0]
+            .reason()
+            .map(|reason| reason.as_str()),
+        Some("PreviousPod")
+    );
+    assert_eq!(world.pending.len(), 1, "one of two slots is the old pod's");
+    world.act(Action::PreviousEnds(0));
+    assert_eq!(world.pending.len(), 2);
+}
