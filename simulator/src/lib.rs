@@ -1,14 +1,21 @@
 //! A simulated Kubernetes cluster: an API server in memory and thousands of fake nodes.
 //!
-//! `state` is the API server's state, pure; `apiserver` serves it over HTTP or in process.
+//! `state` is the API server's state, pure; `apiserver` serves it over HTTP or in process. `fleet` runs the nodes, whose pods
+//! live as `kubelet` says and post what `job` says by way of `callback`. `cluster`, `clock`, `rng` and `report_store` are the
+//! controller's ports; `world` puts them together under virtual time.
 
 pub mod apiserver;
 pub mod callback;
 pub mod clock;
+pub mod cluster;
 pub mod event_log;
+pub mod fleet;
 pub mod job;
 pub mod kubelet;
 pub mod node;
+pub mod options;
+pub mod report_store;
 pub mod rng;
 pub mod routing;
+pub mod serve;
 pub mod state;

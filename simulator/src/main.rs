@@ -1,1 +1,33 @@
-fn main() {}
+//! A simulated Kubernetes cluster on the command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use simulator::serve::{self, ServeOptions};
+
+/// A simulated Kubernetes cluster: an API server in memory and thousands of fake nodes whose job pods report as real ones do
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(ServeOptions),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.command {
+        Command::Serve(options) => serve::run(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

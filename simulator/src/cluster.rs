@@ -1,0 +1,349 @@
+//! The controller's cluster port directly over the API server's state: no HTTP, no client, no copies beyond the views.
+//!
+//! What it answers is what the real client on the same state would; the contract suite is run over both. Calls are answered
+//! at once, in the order in which they are made. Deliberately not here: faults and delays.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use controller::core::ids::ExecutionId;
+use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
+use controller::core::views::{NodeView, PodPhase, PodView};
+use controller::ports::clock::Clock as _;
+use controller::ports::cluster::{Cluster, PodWatchEvent, ServiceAddress};
+use controller::ports::error::{ClusterError, ClusterErrorKind};
+use futures::Stream;
+use futures::stream::{self, Iter};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde_json::Value;
+
+use crate::apiserver::{ApiServer, Changes};
+use crate::clock::SimClock;
+use crate::state::{
+    DeleteOptions, ListOptions, Object, Row, Selector, State, Status, Stored, Target, WatchCursor,
+    WatchEvent, WatchFrom, WriteOptions, resource,
+};
+
+/// Events taken from the watch under one lock of the state.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// The cluster as one namespace and one owner see it.
+#[derive(Debug, Clone)]
+pub struct SimCluster {
+    api: ApiServer,
+    clock: SimClock,
+    namespace: Arc<str>,
+    owner: Arc<str>,
+}
+
+impl SimCluster {
+    /// The cluster behind `api`; `owner` is the controller's name, the value of the owner label. `clock` dates what is
+    /// written, as the API server's own clock does.
+    #[must_use]
+    pub fn new(api: ApiServer, clock: SimClock, namespace: &str, owner: &str) -> Self {
+        Self {
+            api,
+            clock,
+            namespace: namespace.into(),
+            owner: owner.into(),
+        }
+    }
+
+    fn target<'a>(&'a self, row: &'static Row, name: &'a str) -> Target<'a> {
+        Target::new(row, &self.namespace, name)
+    }
+
+    fn selector(&self) -> Selector {
+        Selector::default().with_label(LABEL_OWNER, &self.owner)
+    }
+
+    fn get(&self, row: &'static Row, name: &str) -> Result<Arc<Stored>, ClusterError> {
+        let found = self.api.with_state(|state| state.get(self.target(row, name)));
+        found.map_err(|status| error_of(&status))
+    }
+
+    fn create(&self, row: &'static Row, object: Value) -> Result<Arc<Stored>, ClusterError> {
+        let now = self.clock.wall();
+        let target = self.target(row, "");
+        let created = self
+            .api
+            .with_state(|state| state.create(now, target, object, WriteOptions::default()));
+        created.map_err(|status| error_of(&status))
+    }
+
+    fn pods_of_owner(&self, state: &State) -> Result<Vec<PodView>, Status> {
+        let options = ListOptions {
+            namespace: Some(&self.namespace),
+            selector: self.selector(),
+            ..ListOptions::default()
+        };
+        let list = state.list(&resource::PODS, &options)?;
+        Ok(list.items.iter().map(|pod| pod_view(pod)).collect())
+    }
+}
+
+/// The kind of a refusal, as the real client's adapter sees it.
+fn error_of(status: &Status) -> ClusterError {
+    let kind = match (status.code, status.reason) {
+        (404, _) => ClusterErrorKind::NotFound,
+        (409, "AlreadyExists") => ClusterErrorKind::AlreadyExists,
+        (409, _) => ClusterErrorKind::Conflict,
+        (410, _) => ClusterErrorKind::Gone,
+        (429, _) => ClusterErrorKind::Throttled {
+            retry_after: retry_after(status),
+        },
+        (401, _) => ClusterErrorKind::Unavailable,
+        (400..=499, _) => ClusterErrorKind::Refused,
+        _ => ClusterErrorKind::Unavailable,
+    };
+    ClusterError::new(kind, status.message.replace('\n', " "))
+}
+
+fn retry_after(status: &Status) -> Option<Duration> {
+    let seconds = status.details.as_ref()?.retry_after_seconds?;
+    Some(Duration::from_secs(seconds.into()))
+}
+
+fn refused(error: &dyn std::fmt::Display) -> ClusterError {
+    ClusterError::new(ClusterErrorKind::Refused, error.to_string())
+}
+
+/// A node as the controller sees it.
+#[must_use]
+pub fn node_view(node: &Object) -> NodeView {
+    let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    NodeView {
+        name: node.metadata.name.to_string(),
+        uid: node.metadata.uid.to_string(),
+        labels: BTreeMap::clone(&node.metadata.labels),
+        unschedulable: node.pointer("/spec/unschedulable") == Some(&Value::Bool(true)),
+        ready: node.list("/status/conditions").iter().any(ready),
+    }
+}
+
+/// A pod as the controller sees it.
+#[must_use]
+pub fn pod_view(pod: &Object) -> PodView {
+    let labels = &pod.metadata.labels;
+    let names = |list| pod.list(list).iter().filter_map(|c| c["name"].as_str());
+    let (reason, message) = reason_and_message(pod);
+    PodView {
+        name: pod.metadata.name.to_string(),
+        uid: pod.metadata.uid.to_string(),
+        node: pod.text("/spec/nodeName").to_owned(),
+        owner: labels.get(LABEL_OWNER).cloned().unwrap_or_default(),
+        execution: labels
+            .get(LABEL_EXECUTION_ID)
+            .and_then(|id| ExecutionId::parse(id)),
+        phase: PodPhase::parse(Some(pod.text("/status/phase"))),
+        terminating: pod.metadata.deletion_timestamp.is_some(),
+        reason,
+        message,
+        containers: names("/spec/initContainers")
+            .chain(names("/spec/containers"))
+            .map(str::to_owned)
+            .collect(),
+    }
+}
+
+/// The pod's own words, else those of the first container that failed.
+fn reason_and_message(pod: &Object) -> (String, String) {
+    let (reason, message) = (pod.text("/status/reason"), pod.text("/status/message"));
+    if !reason.is_empty() || !message.is_empty() {
+        return (reason.to_owned(), message.to_owned());
+    }
+    let init = pod.list("/status/initContainerStatuses");
+    let all = init.iter().chain(pod.list("/status/containerStatuses"));
+    let failed = all.into_iter().find_map(|container| {
+        let terminated = &container["state"]["terminated"];
+        let code = terminated["exitCode"].as_i64().filter(|code| *code != 0)?;
+        Some((container, terminated, code))
+    });
+    let Some((container, terminated, code)) = failed else {
+        return Default::default();
+    };
+    let name = container["name"].as_str().unwrap_or_default();
+    let mut message = format!("container {name} exited with {code}");
+    if let Some(words) = terminated["message"].as_str().filter(|words| !words.is_empty()) {
+        message = format!("{message}: {}", words.trim());
+    }
+    let reason = terminated["reason"].as_str().unwrap_or_default();
+    (reason.to_owned(), message)
+}
+
+/// A watch in progress.
+struct Watch {
+    cluster: SimCluster,
+    changes: Changes,
+    cursor: Option<WatchCursor>,
+    ready: VecDeque<PodWatchEvent>,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Result<PodWatchEvent, ClusterError> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            let Some(cursor) = &mut self.cursor else {
+                return self.begin();
+            };
+            let events = self
+                .cluster
+                .api
+                .with_state(|state| state.poll(cursor, EVENTS_AT_ONCE));
+            if events.is_empty() {
+                self.changes.changed().await;
+            }
+            for event in events {
+                match event {
+                    WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
+                        self.ready.push_back(PodWatchEvent::Applied(pod_view(&pod)));
+                    }
+                    WatchEvent::Deleted(pod) => {
+                        self.ready.push_back(PodWatchEvent::Deleted(pod_view(&pod)));
+                    }
+                    WatchEvent::Bookmark { .. } => {}
+                    WatchEvent::Error(_) => self.cursor = None,
+                }
+            }
+        }
+    }
+
+    /// Lists, and watches from the version of the list on.
+    fn begin(&mut self) -> Result<PodWatchEvent, ClusterError> {
+        let cluster = &self.cluster;
+        let begun = cluster.api.with_state(|state| {
+            let pods = cluster.pods_of_owner(state)?;
+            let from = WatchFrom::Version(state.version());
+            let space = Some(&*cluster.namespace);
+            Ok((pods, state.watch(&resource::PODS, space, cluster.selector(), from)))
+        });
+        let (pods, cursor) = begun.map_err(|status: Status| error_of(&status))?;
+        self.cursor = Some(cursor);
+        Ok(PodWatchEvent::Restarted(pods))
+    }
+}
+
+impl Cluster for SimCluster {
+    type LogStream = Iter<std::option::IntoIter<Result<Bytes, ClusterError>>>;
+
+    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
+        Ok(self.api.with_state(|state| {
+            let nodes = state.iter(&resource::NODES, None);
+            nodes.map(|node| node_view(node)).collect()
+        }))
+    }
+
+    async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
+        let object = serde_json::to_value(&pod).map_err(|error| refused(&error))?;
+        Ok(pod_view(&*self.create(&resource::PODS, object)?))
+    }
+
+    async fn get_pod(&self, name: &str) -> Result<PodView, ClusterError> {
+        Ok(pod_view(&*self.get(&resource::PODS, name)?))
+    }
+
+    async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
+        let listed = self.api.with_state(|state| self.pods_of_owner(state));
+        listed.map_err(|status| error_of(&status))
+    }
+
+    fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
+        let watch = Watch {
+            cluster: self.clone(),
+            changes: self.api.subscribe(),
+            cursor: None,
+            ready: VecDeque::new(),
+        };
+        stream::unfold(watch, |mut watch| async {
+            let event = watch.next().await;
+            Some((event, watch))
+        })
+    }
+
+    async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
+        let now = self.clock.wall();
+        let selected = ListOptions {
+            namespace: Some(&self.namespace),
+            selector: self.selector().with_label(LABEL_EXECUTION_ID, execution.as_str()),
+            ..ListOptions::default()
+        };
+        let options = DeleteOptions::default();
+        let deleted = self.api.with_state(|state| {
+            state.delete_collection(now, &resource::PODS, &selected, &options)
+        });
+        deleted.map(drop).map_err(|status| error_of(&status))
+    }
+
+    async fn pod_log(&self, pod: &str, container: &str) -> Result<Self::LogStream, ClusterError> {
+        let text = self.api.with_state(|state| {
+            let log = state.pod_log(&self.namespace, pod, Some(container))?;
+            Ok(Bytes::copy_from_slice(log.text.as_bytes()))
+        });
+        let text = text.map_err(|status: Status| error_of(&status))?;
+        Ok(stream::iter(Some(Ok(text))))
+    }
+
+    async fn create_event(&self, event: Event) -> Result<(), ClusterError> {
+        let object = serde_json::to_value(&event).map_err(|error| refused(&error))?;
+        self.create(&resource::EVENTS_V1, object).map(drop)
+    }
+
+    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
+        let map = self.get(&resource::CONFIG_MAPS, name)?;
+        let data = map.get("data").and_then(Value::as_object);
+        let text = |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+        Ok(data.into_iter().flatten().map(text).collect())
+    }
+
+    async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {
+        let service = self.get(&resource::SERVICES, name)?;
+        Ok(match service.text("/spec/clusterIP") {
+            "" | "None" => ServiceAddress::DnsName(format!("{name}.{}.svc", self.namespace)),
+            address => ServiceAddress::ClusterIp(address.to_owned()),
+        })
+    }
+
+    fn top_owner(
+        &self,
+        pod: &str,
+    ) -> impl Future<Output = Result<Option<OwnerReference>, ClusterError>> + Send {
+        std::future::ready(self.find_top_owner(pod))
+    }
+}
+
+impl SimCluster {
+    fn find_top_owner(&self, pod: &str) -> Result<Option<OwnerReference>, ClusterError> {
+        let pod = self.get(&resource::PODS, pod)?;
+        let Some(owner) = controlling_owner(&pod)? else {
+            return Ok(None);
+        };
+        if owner.kind != "ReplicaSet" {
+            return Ok(Some(owner));
+        }
+        let replica_set = self.get(&resource::REPLICA_SETS, &owner.name)?;
+        Ok(controlling_owner(&replica_set)?.or(Some(owner)))
+    }
+}
+
+/// The owner that controls the object, else its first, as a plain reference: job pods are owned, not controlled, by it.
+fn controlling_owner(object: &Object) -> Result<Option<OwnerReference>, ClusterError> {
+    let owners = &object.metadata.owner_references;
+    let controlling = owners.iter().find(|owner| owner["controller"] == true);
+    let Some(owner) = controlling.or_else(|| owners.first()) else {
+        return Ok(None);
+    };
+    let owner: OwnerReference =
+        serde_json::from_value(owner.clone()).map_err(|error| refused(&error))?;
+    Ok(Some(OwnerReference {
+        controller: None,
+        block_owner_deletion: None,
+        ..owner
+    }))
+}

@@ -1,0 +1,259 @@
+//! `simulator serve`: the simulated cluster as a process, over plain HTTP on 127.0.0.1, in real time.
+
+use std::future::Future;
+use std::io::{ErrorKind, Write as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use clap::Args;
+use jiff::Timestamp;
+use tempfile::NamedTempFile;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::apiserver::ApiServer;
+use crate::callback::{OverHttp, Persistence};
+use crate::clock::SimClock;
+use crate::fleet::{Fleet, FleetOptions, create_nodes, renew_leases};
+use crate::options::PodOptions;
+use crate::rng::Seed;
+use crate::routing::{self, Route, SERVICE_NAME_LABEL};
+use crate::state::{self, Stored, resource};
+
+/// Serves a simulated Kubernetes cluster on 127.0.0.1, over plain HTTP and without credentials
+///
+/// Prints one line, `ready http://127.0.0.1:PORT kubeconfig=FILE`, once it serves, and ends on Ctrl-C or SIGTERM. Point
+/// kubectl or the controller to it with KUBECONFIG=FILE.
+#[derive(Debug, Clone, Args)]
+pub struct ServeOptions {
+    /// How many nodes there are, named node-1 onwards; 0 for an API server alone
+    #[arg(long, value_name = "N")]
+    nodes: u32,
+
+    /// The port to listen on; a free one where none is given
+    #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true)]
+    port: u16,
+
+    /// Where to write the kubeconfig; a temporary file, removed at the end, where none is given
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    #[command(flatten)]
+    pods: PodOptions,
+
+    /// Pods post once and fail where that is not answered well, instead of repeating for up to 60 s
+    #[arg(long)]
+    post_once: bool,
+
+    /// The nodes exist, but nothing runs on them: pods stay as they are created
+    #[arg(long)]
+    no_fleet: bool,
+}
+
+/// Serves until the process is told to end.
+///
+/// # Errors
+/// Where the port is in use, the kubeconfig cannot be written, or a part of the simulation dies.
+pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(options));
+    // Watches are open for as long as their clients like: they are cut.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
+    eprintln!("{options}");
+    let mut ended = std::pin::pin!(end_of_process()?);
+    let listener = listen(options.port).await?;
+    let address = listener.local_addr()?;
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a served cluster lives in real time, which begins here"
+    )]
+    let clock = SimClock::starting_at(Timestamp::now());
+    let seed = Seed::of_run(options.pods.seed);
+    let api = ApiServer::new(
+        &state::Options {
+            seed: options.pods.seed,
+            now: controller::ports::clock::Clock::wall(&clock),
+            ..state::Options::default()
+        },
+        clock.clone(),
+    );
+    let now = controller::ports::clock::Clock::wall(&clock);
+    create_nodes(&api, now, options.nodes).map_err(|status| anyhow::anyhow!(status.message))?;
+
+    let mut parts = JoinSet::new();
+    if !options.no_fleet && options.nodes > 0 {
+        let fleet_options = FleetOptions {
+            nodes: options.nodes,
+            lifecycle: options.pods.lifecycle(),
+            persistence: if options.post_once { Persistence::Once } else { Persistence::Repeat },
+            seed,
+        };
+        let transport = OverHttp::new(service_routes(api.clone()));
+        let fleet = Fleet::new(api.clone(), clock.clone(), transport, fleet_options);
+        parts.spawn(fleet.run());
+        parts.spawn(renew_leases(api.clone(), clock, options.nodes));
+    }
+    // Answers are small and awaited: none is held back to be joined with the next.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let server = axum::serve(listener, api.router());
+    parts.spawn(async {
+        // It ends only when its task is dropped.
+        let _ = server.await;
+    });
+
+    let kubeconfig = Kubeconfig::write(address, options.kubeconfig.clone())?;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "ready http://{address} kubeconfig={}", kubeconfig.path().display())?;
+    stdout.flush()?;
+    drop(stdout);
+
+    tokio::select! {
+        biased;
+        () = &mut ended => Ok(()),
+        Some(part) = parts.join_next() => {
+            part.context("a part of the simulation died")?;
+            anyhow::bail!("a part of the simulation ended by itself")
+        }
+    }
+}
+
+async fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
+        if error.kind() == ErrorKind::AddrInUse {
+            anyhow::anyhow!("port {port} is in use on 127.0.0.1; choose another with --port, or none for a free one")
+        } else {
+            anyhow::Error::new(error).context(format!("cannot listen on 127.0.0.1:{port}"))
+        }
+    })
+}
+
+/// Completes on Ctrl-C or SIGTERM; listens for them from now on.
+fn end_of_process() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// How kube-proxy would route: by the Services and EndpointSlices as they are at each request.
+fn service_routes(api: ApiServer) -> impl Fn(&str, u16, &str) -> Route + Clone + Send + Sync + 'static {
+    move |host, port, namespace| {
+        api.with_state(|state| {
+            let services = state.iter(&resource::SERVICES, None);
+            let slices = state.iter(&resource::ENDPOINT_SLICES, None);
+            routing::route(
+                host,
+                port,
+                namespace,
+                services.filter_map(|service| service_of(service)),
+                slices.filter_map(|slice| slice_of(slice)),
+            )
+        })
+    }
+}
+
+fn service_of(service: &Stored) -> Option<routing::Service<'_>> {
+    Some(routing::Service {
+        name: &service.metadata.name,
+        namespace: &service.metadata.namespace,
+        spec: service.get("spec")?,
+    })
+}
+
+fn slice_of(slice: &Stored) -> Option<routing::Slice<'_>> {
+    Some(routing::Slice {
+        namespace: &slice.metadata.namespace,
+        service: slice.metadata.labels.get(SERVICE_NAME_LABEL)?,
+        ports: slice.list("/ports"),
+        endpoints: slice.list("/endpoints"),
+    })
+}
+
+/// The kubeconfig of the served cluster; a temporary one is removed when this is dropped.
+enum Kubeconfig {
+    Given(PathBuf),
+    Temporary(NamedTempFile),
+}
+
+impl Kubeconfig {
+    fn write(server: SocketAddr, given: Option<PathBuf>) -> anyhow::Result<Self> {
+        let text = kubeconfig(server);
+        if let Some(path) = given {
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            return Ok(Self::Given(path));
+        }
+        let mut file = tempfile::Builder::new().prefix("simulator-").suffix(".kubeconfig").tempfile()?;
+        file.write_all(text.as_bytes())?;
+        Ok(Self::Temporary(file))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Given(path) => path,
+            Self::Temporary(file) => file.path(),
+        }
+    }
+}
+
+fn kubeconfig(server: SocketAddr) -> String {
+    format!(
+        "apiVersion: v1\n\
+         kind: Config\n\
+         clusters:\n\
+         - name: simulator\n  cluster:\n    server: http://{server}\n\
+         users:\n\
+         - name: simulator\n  user: {{}}\n\
+         contexts:\n\
+         - name: simulator\n  context:\n    cluster: simulator\n    user: simulator\n\
+         current-context: simulator\n"
+    )
+}
+
+impl std::fmt::Display for ServeOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "simulator serve --nodes {} {}", self.nodes, self.pods)?;
+        for (given, name) in [(self.post_once, "--post-once"), (self.no_fleet, "--no-fleet")] {
+            if given {
+                write!(f, " {name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubeconfig_names_the_server_in_its_current_context() {
+        let text = kubeconfig("127.0.0.1:4711".parse().unwrap());
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(value["current-context"], value["contexts"][0]["name"]);
+        assert_eq!(value["contexts"][0]["context"]["cluster"], value["clusters"][0]["name"]);
+        assert_eq!(value["clusters"][0]["cluster"]["server"], "http://127.0.0.1:4711");
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_said_plainly() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = listen(port).await.unwrap_err().to_string();
+        assert!(error.contains(&format!("port {port} is in use")), "{error}");
+    }
+}
