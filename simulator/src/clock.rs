@@ -31,6 +31,13 @@ impl SimClock {
         }
     }
 
+    /// This clock as the API server takes it.
+    #[must_use]
+    pub fn of_api_server(&self) -> crate::apiserver::Clock {
+        let clock = self.clone();
+        Arc::new(move || clock.wall())
+    }
+
     /// Steps the wall clock by `step_ms` milliseconds, either way, for all clones; the monotonic one goes on.
     pub fn step_wall_ms(&self, step_ms: i64) {
         self.offset_ms.fetch_add(step_ms, Ordering::Relaxed);

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::core::views::{NodeView, PodPhase, PodView};
-use controller::ports::clock::Clock as _;
 use controller::ports::cluster::{Cluster, PodWatchEvent, ServiceAddress};
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::Stream;
@@ -21,9 +20,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::Value;
+use tokio::sync::watch;
 
-use crate::apiserver::{ApiServer, Changes};
-use crate::clock::SimClock;
+use crate::apiserver::ApiServer;
 use crate::state::{
     DeleteOptions, ListOptions, Object, Row, Selector, State, Status, Stored, Target, WatchCursor,
     WatchEvent, WatchFrom, WriteOptions, resource,
@@ -36,19 +35,16 @@ const EVENTS_AT_ONCE: usize = 256;
 #[derive(Debug, Clone)]
 pub struct SimCluster {
     api: ApiServer,
-    clock: SimClock,
     namespace: Arc<str>,
     owner: Arc<str>,
 }
 
 impl SimCluster {
-    /// The cluster behind `api`; `owner` is the controller's name, the value of the owner label. `clock` dates what is
-    /// written, as the API server's own clock does.
+    /// The cluster behind `api`; `owner` is the controller's name, the value of the owner label.
     #[must_use]
-    pub fn new(api: ApiServer, clock: SimClock, namespace: &str, owner: &str) -> Self {
+    pub fn new(api: ApiServer, namespace: &str, owner: &str) -> Self {
         Self {
             api,
-            clock,
             namespace: namespace.into(),
             owner: owner.into(),
         }
@@ -63,12 +59,12 @@ impl SimCluster {
     }
 
     fn get(&self, row: &'static Row, name: &str) -> Result<Arc<Stored>, ClusterError> {
-        let found = self.api.with_state(|state| state.get(self.target(row, name)));
+        let found = self.api.read(|state| state.get(self.target(row, name)));
         found.map_err(|status| error_of(&status))
     }
 
     fn create(&self, row: &'static Row, object: Value) -> Result<Arc<Stored>, ClusterError> {
-        let now = self.clock.wall();
+        let now = self.api.now();
         let target = self.target(row, "");
         let created = self
             .api
@@ -111,6 +107,11 @@ fn retry_after(status: &Status) -> Option<Duration> {
 
 fn refused(error: &dyn std::fmt::Display) -> ClusterError {
     ClusterError::new(ClusterErrorKind::Refused, error.to_string())
+}
+
+/// The API server has been dropped.
+fn gone() -> ClusterError {
+    ClusterError::new(ClusterErrorKind::Unavailable, "the API server is gone")
 }
 
 /// A node as the controller sees it.
@@ -169,7 +170,10 @@ fn reason_and_message(pod: &Object) -> (String, String) {
     };
     let name = container["name"].as_str().unwrap_or_default();
     let mut message = format!("container {name} exited with {code}");
-    if let Some(words) = terminated["message"].as_str().filter(|words| !words.is_empty()) {
+    if let Some(words) = terminated["message"]
+        .as_str()
+        .filter(|words| !words.is_empty())
+    {
         message = format!("{message}: {}", words.trim());
     }
     let reason = terminated["reason"].as_str().unwrap_or_default();
@@ -179,7 +183,7 @@ fn reason_and_message(pod: &Object) -> (String, String) {
 /// A watch in progress.
 struct Watch {
     cluster: SimCluster,
-    changes: Changes,
+    changes: watch::Receiver<u64>,
     cursor: Option<WatchCursor>,
     ready: VecDeque<PodWatchEvent>,
 }
@@ -196,9 +200,11 @@ impl Watch {
             let events = self
                 .cluster
                 .api
-                .with_state(|state| state.poll(cursor, EVENTS_AT_ONCE));
+                .read(|state| state.poll(cursor, EVENTS_AT_ONCE));
             if events.is_empty() {
-                self.changes.changed().await;
+                if self.changes.changed().await.is_err() {
+                    return Err(gone());
+                }
             }
             for event in events {
                 match event {
@@ -218,11 +224,14 @@ impl Watch {
     /// Lists, and watches from the version of the list on.
     fn begin(&mut self) -> Result<PodWatchEvent, ClusterError> {
         let cluster = &self.cluster;
-        let begun = cluster.api.with_state(|state| {
+        let begun = cluster.api.read(|state| {
             let pods = cluster.pods_of_owner(state)?;
             let from = WatchFrom::Version(state.version());
             let space = Some(&*cluster.namespace);
-            Ok((pods, state.watch(&resource::PODS, space, cluster.selector(), from)))
+            Ok((
+                pods,
+                state.watch(&resource::PODS, space, cluster.selector(), from),
+            ))
         });
         let (pods, cursor) = begun.map_err(|status: Status| error_of(&status))?;
         self.cursor = Some(cursor);
@@ -234,7 +243,7 @@ impl Cluster for SimCluster {
     type LogStream = Iter<std::option::IntoIter<Result<Bytes, ClusterError>>>;
 
     async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
-        Ok(self.api.with_state(|state| {
+        Ok(self.api.read(|state| {
             let nodes = state.iter(&resource::NODES, None);
             nodes.map(|node| node_view(node)).collect()
         }))
@@ -250,7 +259,7 @@ impl Cluster for SimCluster {
     }
 
     async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
-        let listed = self.api.with_state(|state| self.pods_of_owner(state));
+        let listed = self.api.read(|state| self.pods_of_owner(state));
         listed.map_err(|status| error_of(&status))
     }
 
@@ -268,21 +277,23 @@ impl Cluster for SimCluster {
     }
 
     async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
-        let now = self.clock.wall();
+        let now = self.api.now();
         let selected = ListOptions {
             namespace: Some(&self.namespace),
-            selector: self.selector().with_label(LABEL_EXECUTION_ID, execution.as_str()),
+            selector: self
+                .selector()
+                .with_label(LABEL_EXECUTION_ID, execution.as_str()),
             ..ListOptions::default()
         };
         let options = DeleteOptions::default();
-        let deleted = self.api.with_state(|state| {
-            state.delete_collection(now, &resource::PODS, &selected, &options)
-        });
+        let deleted = self
+            .api
+            .with_state(|state| state.delete_collection(now, &resource::PODS, &selected, &options));
         deleted.map(drop).map_err(|status| error_of(&status))
     }
 
     async fn pod_log(&self, pod: &str, container: &str) -> Result<Self::LogStream, ClusterError> {
-        let text = self.api.with_state(|state| {
+        let text = self.api.read(|state| {
             let log = state.pod_log(&self.namespace, pod, Some(container))?;
             Ok(Bytes::copy_from_slice(log.text.as_bytes()))
         });
@@ -298,7 +309,9 @@ impl Cluster for SimCluster {
     async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
         let map = self.get(&resource::CONFIG_MAPS, name)?;
         let data = map.get("data").and_then(Value::as_object);
-        let text = |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+        let text = |(key, value): (&String, &Value)| {
+            (key.clone(), value.as_str().unwrap_or_default().to_owned())
+        };
         Ok(data.into_iter().flatten().map(text).collect())
     }
 

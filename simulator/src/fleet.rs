@@ -14,7 +14,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::ports::clock::Clock as _;
 use jiff::Timestamp;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -23,7 +22,6 @@ use self::job_configs::JobConfigs;
 use self::queue::{DueQueue, Ticket};
 use crate::apiserver::ApiServer;
 use crate::callback::{Attempt, Persistence, Transport, post};
-use crate::clock::SimClock;
 use crate::job::{self, Gauges, Post};
 use crate::kubelet::{self, Exit, Lifecycle, Report, Sighting, Step};
 use crate::node;
@@ -58,7 +56,8 @@ pub struct FleetOptions {
 ///
 /// # Errors
 /// The API server's, where one of that name is there already.
-pub fn create_nodes(api: &ApiServer, now: Timestamp, count: u32) -> Result<(), crate::state::Status> {
+pub fn create_nodes(api: &ApiServer, count: u32) -> Result<(), crate::state::Status> {
+    let now = api.now();
     for number in 1..=count {
         let object = node::object(number, now);
         let target = Target::cluster(&resource::NODES, "");
@@ -113,7 +112,6 @@ type Posted = (Arc<str>, Result<(), String>);
 /// The fleet.
 pub struct Fleet<T> {
     api: ApiServer,
-    clock: SimClock,
     transport: T,
     options: FleetOptions,
     cursor: WatchCursor,
@@ -140,11 +138,10 @@ fn watch(state: &State) -> WatchCursor {
 impl<T: Transport> Fleet<T> {
     /// A fleet for the nodes that [`create_nodes`] made.
     #[must_use]
-    pub fn new(api: ApiServer, clock: SimClock, transport: T, options: FleetOptions) -> Self {
-        let cursor = api.with_state(|state| watch(state));
+    pub fn new(api: ApiServer, transport: T, options: FleetOptions) -> Self {
+        let cursor = api.read(watch);
         Self {
             api,
-            clock,
             transport,
             options,
             cursor,
@@ -171,7 +168,7 @@ impl<T: Transport> Fleet<T> {
                         self.posted(&uid, result);
                     }
                 }
-                () = changes.changed() => {}
+                Ok(()) = changes.changed() => {}
                 () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}
             }
         }
@@ -181,7 +178,7 @@ impl<T: Transport> Fleet<T> {
     fn observe(&mut self) {
         loop {
             let cursor = &mut self.cursor;
-            let events = self.api.with_state(|state| state.poll(cursor, EVENTS_AT_ONCE));
+            let events = self.api.read(|state| state.poll(cursor, EVENTS_AT_ONCE));
             if events.is_empty() {
                 return;
             }
@@ -198,7 +195,7 @@ impl<T: Transport> Fleet<T> {
 
     /// Begins the watch again; pods that went meanwhile are forgotten.
     fn watch_again(&mut self) {
-        let (cursor, uids) = self.api.with_state(|state| {
+        let (cursor, uids) = self.api.read(|state| {
             let pods = state.iter(&resource::PODS, None);
             let uids: std::collections::BTreeSet<_> =
                 pods.map(|pod| Arc::clone(&pod.metadata.uid)).collect();
@@ -242,7 +239,7 @@ impl<T: Transport> Fleet<T> {
         }
         let metadata = &stored.metadata;
         self.pod_count = self.pod_count.wrapping_add(1);
-        let now = self.clock.wall();
+        let now = self.api.now();
         let endless = stored.text("/spec/restartPolicy") == "Always";
         let container = stored.get("spec").map_or("", job::first_container);
         let name = format!("fleet/{}/{}", metadata.namespace, metadata.name);
@@ -270,7 +267,11 @@ impl<T: Transport> Fleet<T> {
 
     /// The pod is gone from the API server.
     fn forget(&mut self, uid: &Arc<str>) {
-        if let Some(Pod { posting: Posting::UnderWay { task, .. }, .. }) = self.pods.remove(uid) {
+        if let Some(Pod {
+            posting: Posting::UnderWay { task, .. },
+            ..
+        }) = self.pods.remove(uid)
+        {
             task.abort();
         }
     }
@@ -315,7 +316,7 @@ impl<T: Transport> Fleet<T> {
     }
 
     fn enter(&mut self, uid: &Arc<str>, step: Step) {
-        let now = self.clock.wall();
+        let now = self.api.now();
         let Some(pod) = self.pods.get_mut(uid) else {
             return;
         };
@@ -348,8 +349,10 @@ impl<T: Transport> Fleet<T> {
         };
         let target = Target::new(&resource::PODS, &pod.namespace, &pod.name);
         let (configs, stream) = (&mut self.configs, &mut pod.stream);
-        let posts = self.api.with_state(|state| {
-            let stored = state.find(target).filter(|stored| stored.metadata.uid == *uid)?;
+        let posts = self.api.read(|state| {
+            let stored = state
+                .find(target)
+                .filter(|stored| stored.metadata.uid == *uid)?;
             let owner = stored.metadata.labels.get(job::OWNER_LABEL);
             let gauges = owner.map_or_else(Gauges::new, |owner| {
                 configs.gauges(state, target.namespace, owner)
@@ -369,8 +372,13 @@ impl<T: Transport> Fleet<T> {
                 container: pod.container.clone(),
             };
             let uid = Arc::clone(uid);
-            let task = self.posts.spawn(async move { (uid, script.post_all(posts).await) });
-            Posting::UnderWay { task, overdue: None }
+            let task = self
+                .posts
+                .spawn(async move { (uid, script.post_all(posts).await) });
+            Posting::UnderWay {
+                task,
+                overdue: None,
+            }
         };
     }
 
@@ -385,7 +393,13 @@ impl<T: Transport> Fleet<T> {
         }
         match (result, before) {
             (Err(why), _) => self.end(uid, &Exit::failure(why)),
-            (Ok(()), Posting::UnderWay { overdue: Some(step), .. }) => self.end(uid, &exit_of(step)),
+            (
+                Ok(()),
+                Posting::UnderWay {
+                    overdue: Some(step),
+                    ..
+                },
+            ) => self.end(uid, &exit_of(step)),
             (Ok(()), _) => {}
         }
     }
@@ -409,14 +423,16 @@ impl<T: Transport> Fleet<T> {
     }
 
     fn delete(&self, namespace: &str, name: &str, uid: &str) {
-        let now = self.clock.wall();
+        let now = self.api.now();
         let options = DeleteOptions {
             uid: Some(uid.to_owned()),
             ..DeleteOptions::now()
         };
         let target = Target::new(&resource::PODS, namespace, name);
         // Gone already is as good.
-        let _ = self.api.with_state(|state| state.delete(now, target, &options));
+        let _ = self
+            .api
+            .with_state(|state| state.delete(now, target, &options));
     }
 
     /// Writes the pod's status, and a line into its log.
@@ -429,11 +445,14 @@ impl<T: Transport> Fleet<T> {
             pod_ip: pod.pod_ip.clone(),
             seen: pod.seen,
             started: pod.started,
-            now: self.clock.wall(),
+            now: self.api.now(),
         };
         let target = Target::new(&resource::PODS, &pod.namespace, &pod.name);
         self.api.with_state(|state| {
-            if state.find(target).is_none_or(|stored| stored.metadata.uid != *uid) {
+            if state
+                .find(target)
+                .is_none_or(|stored| stored.metadata.uid != *uid)
+            {
                 return;
             }
             if !line.is_empty() {
@@ -474,7 +493,14 @@ impl<T: Transport> Script<T> {
         for one in posts {
             let kind = one.kind.name();
             let heard = |attempt: &Attempt| self.print(&format!("posted {kind}: {attempt}\n"));
-            let last = post(&self.transport, &one, &self.namespace, self.persistence, heard).await;
+            let last = post(
+                &self.transport,
+                &one,
+                &self.namespace,
+                self.persistence,
+                heard,
+            )
+            .await;
             if !last.succeeded() {
                 return Err(format!("the {kind} was not accepted: {last}"));
             }

@@ -51,7 +51,9 @@ impl fmt::Display for PodOptions {
 pub struct PodSeconds(pub Duration);
 
 fn parse_seconds(text: &str) -> Result<PodSeconds, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
     if seconds > 0.0 && seconds <= POD_SECONDS_MAX {
         Ok(PodSeconds(Duration::from_secs_f64(seconds)))
     } else {
@@ -74,7 +76,10 @@ mod tests {
 
     #[test]
     fn fractions_of_seconds_are_allowed_and_nonsense_is_not() {
-        assert_eq!(parse_seconds("0.25"), Ok(PodSeconds(Duration::from_millis(250))));
+        assert_eq!(
+            parse_seconds("0.25"),
+            Ok(PodSeconds(Duration::from_millis(250)))
+        );
         for wrong in ["0", "-1", "inf", "nan", "two", "1e12"] {
             assert!(parse_seconds(wrong).is_err(), "{wrong}");
         }

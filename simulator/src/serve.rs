@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use clap::Args;
+use controller::ports::clock::Clock as _;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
@@ -21,7 +22,7 @@ use crate::fleet::{Fleet, FleetOptions, create_nodes, renew_leases};
 use crate::options::PodOptions;
 use crate::rng::Seed;
 use crate::routing::{self, Route, SERVICE_NAME_LABEL};
-use crate::state::{self, Stored, resource};
+use crate::state::{self, State, Stored, resource};
 
 /// Serves a simulated Kubernetes cluster on 127.0.0.1, over plain HTTP and without credentials
 ///
@@ -58,7 +59,9 @@ pub struct ServeOptions {
 /// # Errors
 /// Where the port is in use, the kubeconfig cannot be written, or a part of the simulation dies.
 pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(serve(options));
     // Watches are open for as long as their clients like: they are cut.
     runtime.shutdown_background();
@@ -76,30 +79,30 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         reason = "a served cluster lives in real time, which begins here"
     )]
     let clock = SimClock::starting_at(Timestamp::now());
-    let seed = Seed::of_run(options.pods.seed);
-    let api = ApiServer::new(
-        &state::Options {
-            seed: options.pods.seed,
-            now: controller::ports::clock::Clock::wall(&clock),
-            ..state::Options::default()
-        },
-        clock.clone(),
-    );
-    let now = controller::ports::clock::Clock::wall(&clock);
-    create_nodes(&api, now, options.nodes).map_err(|status| anyhow::anyhow!(status.message))?;
+    let state = State::new(&state::Options {
+        seed: options.pods.seed,
+        now: clock.wall(),
+        ..state::Options::default()
+    });
+    let api = ApiServer::new(state, clock.of_api_server());
+    create_nodes(&api, options.nodes).map_err(|status| anyhow::anyhow!(status.message))?;
 
     let mut parts = JoinSet::new();
     if !options.no_fleet && options.nodes > 0 {
         let fleet_options = FleetOptions {
             nodes: options.nodes,
             lifecycle: options.pods.lifecycle(),
-            persistence: if options.post_once { Persistence::Once } else { Persistence::Repeat },
-            seed,
+            persistence: if options.post_once {
+                Persistence::Once
+            } else {
+                Persistence::Repeat
+            },
+            seed: Seed::of_run(options.pods.seed),
         };
         let transport = OverHttp::new(service_routes(api.clone()));
-        let fleet = Fleet::new(api.clone(), clock.clone(), transport, fleet_options);
+        let fleet = Fleet::new(api.clone(), transport, fleet_options);
         parts.spawn(fleet.run());
-        parts.spawn(renew_leases(api.clone(), clock, options.nodes));
+        parts.spawn(renew_leases(api.clone(), options.nodes));
     }
     // Answers are small and awaited: none is held back to be joined with the next.
     let listener = listener.tap_io(|stream| {
@@ -113,7 +116,11 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
 
     let kubeconfig = Kubeconfig::write(address, options.kubeconfig.clone())?;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "ready http://{address} kubeconfig={}", kubeconfig.path().display())?;
+    writeln!(
+        stdout,
+        "ready http://{address} kubeconfig={}",
+        kubeconfig.path().display()
+    )?;
     stdout.flush()?;
     drop(stdout);
 
@@ -151,9 +158,11 @@ fn end_of_process() -> std::io::Result<impl Future<Output = ()>> {
 }
 
 /// How kube-proxy would route: by the Services and EndpointSlices as they are at each request.
-fn service_routes(api: ApiServer) -> impl Fn(&str, u16, &str) -> Route + Clone + Send + Sync + 'static {
+fn service_routes(
+    api: ApiServer,
+) -> impl Fn(&str, u16, &str) -> Route + Clone + Send + Sync + 'static {
     move |host, port, namespace| {
-        api.with_state(|state| {
+        api.read(|state| {
             let services = state.iter(&resource::SERVICES, None);
             let slices = state.iter(&resource::ENDPOINT_SLICES, None);
             routing::route(
@@ -194,10 +203,14 @@ impl Kubeconfig {
     fn write(server: SocketAddr, given: Option<PathBuf>) -> anyhow::Result<Self> {
         let text = kubeconfig(server);
         if let Some(path) = given {
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            std::fs::write(&path, text)
+                .with_context(|| format!("cannot write {}", path.display()))?;
             return Ok(Self::Given(path));
         }
-        let mut file = tempfile::Builder::new().prefix("simulator-").suffix(".kubeconfig").tempfile()?;
+        let mut file = tempfile::Builder::new()
+            .prefix("simulator-")
+            .suffix(".kubeconfig")
+            .tempfile()?;
         file.write_all(text.as_bytes())?;
         Ok(Self::Temporary(file))
     }
@@ -227,7 +240,10 @@ fn kubeconfig(server: SocketAddr) -> String {
 impl std::fmt::Display for ServeOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "simulator serve --nodes {} {}", self.nodes, self.pods)?;
-        for (given, name) in [(self.post_once, "--post-once"), (self.no_fleet, "--no-fleet")] {
+        for (given, name) in [
+            (self.post_once, "--post-once"),
+            (self.no_fleet, "--no-fleet"),
+        ] {
             if given {
                 write!(f, " {name}")?;
             }
@@ -245,8 +261,14 @@ mod tests {
         let text = kubeconfig("127.0.0.1:4711".parse().unwrap());
         let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
         assert_eq!(value["current-context"], value["contexts"][0]["name"]);
-        assert_eq!(value["contexts"][0]["context"]["cluster"], value["clusters"][0]["name"]);
-        assert_eq!(value["clusters"][0]["cluster"]["server"], "http://127.0.0.1:4711");
+        assert_eq!(
+            value["contexts"][0]["context"]["cluster"],
+            value["clusters"][0]["name"]
+        );
+        assert_eq!(
+            value["clusters"][0]["cluster"]["server"],
+            "http://127.0.0.1:4711"
+        );
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use controller::ports::cluster_contract::{self, NAMESPACE, OWNER};
 use simulator::cluster::SimCluster;
 
 fn sim_cluster(cluster: &common::Cluster) -> SimCluster {
-    SimCluster::new(cluster.api.clone(), cluster.clock.clone(), NAMESPACE, OWNER)
+    SimCluster::new(cluster.api.clone(), NAMESPACE, OWNER)
 }
 
 contract!(sim_cluster);

@@ -6,7 +6,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Path;
-use controller::ports::clock::Clock as _;
 use http::StatusCode;
 use serde_json::{Value, json};
 use simulator::apiserver::ApiServer;
@@ -16,13 +15,12 @@ use simulator::fleet::{Fleet, FleetOptions, create_nodes};
 use simulator::job::{EXECUTION_LABEL, OWNER_LABEL};
 use simulator::kubelet::Lifecycle;
 use simulator::rng::Seed;
-use simulator::state::{DeleteOptions, Options, Target, WriteOptions, resource};
+use simulator::state::{DeleteOptions, Options, State, Target, WriteOptions, resource};
 use tokio::time::{Instant, sleep};
 
 /// A small cluster whose job pods live for two seconds.
 struct Cluster {
     api: ApiServer,
-    clock: SimClock,
     posted: Arc<Mutex<Vec<(String, Bytes)>>>,
 }
 
@@ -30,8 +28,8 @@ impl Cluster {
     /// Posts are answered with `status`.
     fn start(failure_share: f64, status: StatusCode) -> Self {
         let clock = SimClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-        let api = ApiServer::new(&Options::default(), clock.clone());
-        create_nodes(&api, clock.wall(), 3).unwrap();
+        let api = ApiServer::new(State::new(&Options::default()), clock.of_api_server());
+        create_nodes(&api, 3).unwrap();
         let posted = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&posted);
         let callback = Router::new().route(
@@ -47,15 +45,17 @@ impl Cluster {
             persistence: Persistence::Repeat,
             seed: Seed::of_run(1),
         };
-        let fleet = Fleet::new(api.clone(), clock.clone(), InProcess(callback), options);
+        let fleet = Fleet::new(api.clone(), InProcess(callback), options);
         tokio::spawn(fleet.run());
-        Self { api, clock, posted }
+        Self { api, posted }
     }
 
     fn create(&self, row: &'static simulator::state::Row, object: Value) {
-        let now = self.clock.wall();
+        let now = self.api.now();
         let target = Target::new(row, "default", "");
-        let created = self.api.with_state(|state| state.create(now, target, object, WriteOptions::default()));
+        let created = self
+            .api
+            .with_state(|state| state.create(now, target, object, WriteOptions::default()));
         created.unwrap();
     }
 
@@ -79,18 +79,31 @@ impl Cluster {
 
     fn phase(&self, name: &str) -> Option<String> {
         let target = Target::new(&resource::PODS, "default", name);
-        self.api.with_state(|state| state.find(target).map(|pod| pod.text("/status/phase").to_owned()))
+        self.api.with_state(|state| {
+            state
+                .find(target)
+                .map(|pod| pod.text("/status/phase").to_owned())
+        })
     }
 
     fn log(&self, name: &str) -> String {
-        self.api.with_state(|state| state.pod_log("default", name, None).unwrap().text.to_owned())
+        self.api.with_state(|state| {
+            state
+                .pod_log("default", name, None)
+                .unwrap()
+                .text
+                .to_owned()
+        })
     }
 
     /// How long until the pod has that phase.
     async fn until(&self, name: &str, phase: Option<&str>) -> Duration {
         let begun = Instant::now();
         while self.phase(name).as_deref() != phase {
-            assert!(begun.elapsed() < Duration::from_secs(600), "{name} never was {phase:?}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(600),
+                "{name} never was {phase:?}"
+            );
             sleep(Duration::from_millis(1)).await;
         }
         begun.elapsed()
@@ -106,13 +119,19 @@ async fn a_pod_ends_exactly_its_lifetime_after_its_creation_having_posted() {
     );
     cluster.create_pod("a", "node-1");
     let lived = cluster.until("a", Some("Succeeded")).await;
-    assert!(lived.abs_diff(Duration::from_secs(2)) <= Duration::from_millis(1), "{lived:?}");
+    assert!(
+        lived.abs_diff(Duration::from_secs(2)) <= Duration::from_millis(1),
+        "{lived:?}"
+    );
     let posted = cluster.posted.lock().unwrap().clone();
     let kinds: Vec<&str> = posted.iter().map(|(kind, _)| &**kind).collect();
     assert_eq!(kinds, ["result", "file", "event"]);
     let result: Value = serde_json::from_slice(&posted[0].1).unwrap();
     assert_eq!(result["disk"][0]["labels"], json!({"mount": "mount-1"}));
-    assert_eq!(cluster.log("a"), "started\nposted result: 200\nposted file: 200\nposted event: 200\nexit code 0\n");
+    assert_eq!(
+        cluster.log("a"),
+        "started\nposted result: 200\nposted file: 200\nposted event: 200\nexit code 0\n"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,8 +141,13 @@ async fn a_share_of_the_pods_fails_and_says_so() {
     cluster.until("a", Some("Failed")).await;
     let target = Target::new(&resource::PODS, "default", "a");
     let pod = cluster.api.with_state(|state| state.get(target)).unwrap();
-    let ended = pod.pointer("/status/containerStatuses/0/state/terminated").unwrap();
-    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(1), &json!("Error")));
+    let ended = pod
+        .pointer("/status/containerStatuses/0/state/terminated")
+        .unwrap();
+    assert_eq!(
+        (&ended["exitCode"], &ended["reason"]),
+        (&json!(1), &json!("Error"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +155,13 @@ async fn a_pod_whose_post_is_refused_for_good_fails_at_once() {
     let cluster = Cluster::start(0.0, StatusCode::NOT_ACCEPTABLE);
     cluster.create_pod("a", "node-1");
     assert!(cluster.until("a", Some("Failed")).await < Duration::from_secs(2));
-    assert!(cluster.log("a").contains("the result was not accepted: 406"), "{}", cluster.log("a"));
+    assert!(
+        cluster
+            .log("a")
+            .contains("the result was not accepted: 406"),
+        "{}",
+        cluster.log("a")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,9 +178,12 @@ async fn a_running_pod_that_is_deleted_ends_and_goes() {
     let cluster = Cluster::start(0.0, StatusCode::OK);
     cluster.create_pod("a", "node-1");
     cluster.until("a", Some("Running")).await;
-    let now = cluster.clock.wall();
+    let now = cluster.api.now();
     let target = Target::new(&resource::PODS, "default", "a");
-    let deleted = cluster.api.with_state(|state| state.delete(now, target, &DeleteOptions::default())).unwrap();
+    let deleted = cluster
+        .api
+        .with_state(|state| state.delete(now, target, &DeleteOptions::default()))
+        .unwrap();
     assert!(!deleted.is_gone());
     assert!(cluster.until("a", None).await < Duration::from_secs(1));
     // Nothing of it comes back.
@@ -163,12 +196,18 @@ async fn a_pod_that_vanished_leaves_its_successor_of_the_same_name_alone() {
     let cluster = Cluster::start(0.0, StatusCode::OK);
     cluster.create_pod("a", "node-1");
     cluster.until("a", Some("Running")).await;
-    let now = cluster.clock.wall();
+    let now = cluster.api.now();
     let target = Target::new(&resource::PODS, "default", "a");
-    cluster.api.with_state(|state| state.delete(now, target, &DeleteOptions::now())).unwrap();
+    cluster
+        .api
+        .with_state(|state| state.delete(now, target, &DeleteOptions::now()))
+        .unwrap();
     cluster.create_pod("a", "node-2");
     let lived = cluster.until("a", Some("Succeeded")).await;
-    assert!(lived.abs_diff(Duration::from_secs(2)) <= Duration::from_millis(1), "{lived:?}");
+    assert!(
+        lived.abs_diff(Duration::from_secs(2)) <= Duration::from_millis(1),
+        "{lived:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use controller::ports::clock::Clock as _;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::apiserver::ApiServer;
-use crate::clock::SimClock;
 use crate::node::{self, LEASE_NAMESPACE, LEASE_RENEWAL_SECONDS};
 use crate::state::{Part, Target, WriteOptions, resource};
 
@@ -15,8 +13,8 @@ use crate::state::{Part, Target, WriteOptions, resource};
 const MOMENTS: u32 = 50;
 
 /// Creates the leases of `nodes` nodes and renews them until dropped.
-pub async fn renew_leases(api: ApiServer, clock: SimClock, nodes: u32) {
-    let now = clock.wall();
+pub async fn renew_leases(api: ApiServer, nodes: u32) {
+    let now = api.now();
     for number in 1..=nodes {
         let lease = node::lease(number, now);
         let target = Target::new(&resource::LEASES, LEASE_NAMESPACE, "");
@@ -29,7 +27,7 @@ pub async fn renew_leases(api: ApiServer, clock: SimClock, nodes: u32) {
     moments.tick().await;
     for moment in (0..MOMENTS).cycle() {
         moments.tick().await;
-        let now = clock.wall();
+        let now = api.now();
         api.with_state(|state| {
             for number in (1..=nodes).filter(|number| number % MOMENTS == moment) {
                 let name = node::name(number);

@@ -23,7 +23,10 @@ impl JobConfigs {
         let mut maps = state.iter(&resource::CONFIG_MAPS, Some(namespace));
         let found = maps.find_map(|map| {
             let version = map.metadata.resource_version;
-            let key = (Arc::clone(&map.metadata.namespace), Arc::clone(&map.metadata.name));
+            let key = (
+                Arc::clone(&map.metadata.namespace),
+                Arc::clone(&map.metadata.name),
+            );
             let read = self.0.get(&key).filter(|read| read.version == version);
             let config = match read {
                 Some(read) => read.config.clone(),

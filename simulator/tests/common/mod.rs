@@ -1,35 +1,30 @@
 //! The simulated cluster behind the contract suite, and what other people do to it.
 
-use controller::ports::clock::Clock as _;
 use controller::ports::cluster_contract::{Control, NAMESPACE};
 use serde_json::{Value, json};
 use simulator::apiserver::ApiServer;
 use simulator::clock::SimClock;
 use simulator::state::resource::ROWS;
-use simulator::state::{DeleteOptions, Options, Part, Row, Target, WriteOptions, resource};
+use simulator::state::{DeleteOptions, Options, Part, Row, State, Target, WriteOptions, resource};
 
 /// A fresh cluster with the suite's namespace and no kubelet.
 pub struct Cluster {
     pub api: ApiServer,
-    pub clock: SimClock,
 }
 
 impl Cluster {
     pub fn start() -> Self {
         let clock = SimClock::starting_at("2026-01-01T03:42:00Z".parse().unwrap());
-        let api = ApiServer::new(&Options::default(), clock.clone());
-        let mut others = Others {
-            api: api.clone(),
-            clock: clock.clone(),
-        };
-        others.put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}));
-        Self { api, clock }
+        let api = ApiServer::new(State::new(&Options::default()), clock.of_api_server());
+        let mut others = Others { api: api.clone() };
+        others
+            .put(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}));
+        Self { api }
     }
 
     pub fn others(&self) -> Others {
         Others {
             api: self.api.clone(),
-            clock: self.clock.clone(),
         }
     }
 }
@@ -37,7 +32,6 @@ impl Cluster {
 /// Everybody but the implementation under test.
 pub struct Others {
     api: ApiServer,
-    clock: SimClock,
 }
 
 impl Others {
@@ -46,13 +40,16 @@ impl Others {
         let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
         let namespace = if row.namespaced { NAMESPACE } else { "" };
         let status = manifest.get("status").cloned();
-        let now = self.clock.wall();
+        let now = self.api.now();
         self.api.with_state(|state| {
             let target = Target::new(row, namespace, "");
-            state.create(now, target, manifest, WriteOptions::default()).unwrap();
+            state
+                .create(now, target, manifest, WriteOptions::default())
+                .unwrap();
             if let Some(status) = status {
                 let target = Target::new(row, namespace, &name);
-                let written = state.modify(target, Part::Status, |object| object.set("status", status));
+                let written =
+                    state.modify(target, Part::Status, |object| object.set("status", status));
                 written.unwrap();
             }
         });
@@ -60,8 +57,12 @@ impl Others {
 }
 
 fn row_of(manifest: &Value) -> &'static Row {
-    let is = |row: &&&'static Row| manifest["kind"] == row.kind && manifest["apiVersion"] == row.api_version();
-    ROWS.iter().find(is).unwrap_or_else(|| panic!("no such kind: {manifest}"))
+    let is = |row: &&&'static Row| {
+        manifest["kind"] == row.kind && manifest["apiVersion"] == row.api_version()
+    };
+    ROWS.iter()
+        .find(is)
+        .unwrap_or_else(|| panic!("no such kind: {manifest}"))
 }
 
 impl Control for Others {
@@ -72,23 +73,30 @@ impl Control for Others {
     async fn set_pod_status(&mut self, pod: &str, status: Value) {
         let target = Target::new(&resource::PODS, NAMESPACE, pod);
         let write = |object: &mut simulator::state::Object| object.set("status", status);
-        self.api.with_state(|state| state.modify(target, Part::Status, write)).unwrap();
+        self.api
+            .with_state(|state| state.modify(target, Part::Status, write))
+            .unwrap();
     }
 
     async fn delete_pod(&mut self, pod: &str) {
-        let now = self.clock.wall();
+        let now = self.api.now();
         let target = Target::new(&resource::PODS, NAMESPACE, pod);
-        self.api.with_state(|state| state.delete(now, target, &DeleteOptions::now())).unwrap();
+        self.api
+            .with_state(|state| state.delete(now, target, &DeleteOptions::now()))
+            .unwrap();
     }
 
     async fn print(&mut self, pod: &str, container: &str, text: &str) {
-        self.api.with_state(|state| state.append_pod_log(NAMESPACE, pod, container, text));
+        self.api
+            .with_state(|state| state.append_pod_log(NAMESPACE, pod, container, text));
     }
 
     async fn events(&mut self) -> Vec<Value> {
         self.api.with_state(|state| {
             let events = state.iter(&resource::EVENTS, Some(NAMESPACE));
-            events.map(|event| event.to_value(&resource::EVENTS)).collect()
+            events
+                .map(|event| event.to_value(&resource::EVENTS))
+                .collect()
         })
     }
 }
