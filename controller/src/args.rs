@@ -1,5 +1,10 @@
 //! The command line and the environment: the only reader of both.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "clap prints these comments as they are"
+)]
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 

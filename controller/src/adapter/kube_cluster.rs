@@ -36,7 +36,7 @@ use crate::ports::error::{ClusterError, ClusterErrorKind};
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A read that is not answered in this time is given up. Kubernetes' own objective for lists is 30 s at the 99th percentile.
-pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
+pub const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Objects a page: 100 nodes are about 1.2 MB of JSON, so that a list of any size costs a few megabytes of memory.
 const PAGE_SIZE: u32 = 100;

@@ -210,7 +210,7 @@ async fn supervise(
     let metrics = Arc::new(Metrics::new(&settings.config));
     let signals =
         signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
-    let limits = settings.config.callback_body_limit.clone();
+    let limits = settings.config.callback_body_limit;
     let reports = ports.reports.clone();
     let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
     let routers = [

@@ -5,15 +5,22 @@
 //! some; an ended node stays ended (but for `NoResult`, which a late result turns into `succeeded`); the execution ends
 //! when every node has. Deliberately not here: listing nodes, choosing the id, files, metrics, waiting; `runtime` does those.
 
+mod clearing;
+mod creating;
+mod watching;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::failure::{ClusterError, ClusterErrorKind};
+use self::clearing::Clearing;
+use super::failure::ClusterError;
 use super::ids::ExecutionId;
-use super::pod_phase::{self, PodEnd};
+use super::node_run::Progress;
+pub use super::node_run::{NodeRun, PlannedNode};
+use super::pod_phase;
 use super::pod_pool::{PodPool, SlotHolder};
 use super::state::{ExecutionState, NodeState, Reason, Trigger};
 use super::summary::{ExecutionSummary, NodeSummary, SCHEMA_VERSION};
@@ -21,13 +28,7 @@ use super::time::{Monotonic, Now};
 use super::views::PodView;
 
 /// How long the pods of other executions are waited for before they keep their slots and fail their nodes.
-pub const CLEARING_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The first pause before a failed call is repeated; doubled each time up to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(250);
-
-/// The longest pause between two tries: an API server that comes back is noticed within this time.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+pub const CLEARING_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What an execution begins with; frozen from here on.
 #[derive(Debug, Clone)]
@@ -54,17 +55,6 @@ pub struct Plan {
     pub previous_pods: Vec<PodView>,
 }
 
-/// One eligible node and the names its pod may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedNode {
-    /// The node's name.
-    pub node: String,
-    /// The name of its pod.
-    pub pod_name: String,
-    /// The name of its pod where somebody else's pod holds the first.
-    pub alternative_pod_name: String,
-}
-
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -89,7 +79,7 @@ pub enum Event {
         /// Why.
         error: CreateError,
     },
-    /// A create was answered AlreadyExists; this is who holds the name.
+    /// A create was answered `AlreadyExists`; this is who holds the name.
     NameHeld {
         /// Which node's.
         index: usize,
@@ -177,42 +167,6 @@ pub enum Effect {
     Ended,
 }
 
-/// One node of the list.
-#[derive(Debug, Clone)]
-pub struct NodeRun {
-    names: PlannedNode,
-    state: NodeState,
-    reason: Option<Reason>,
-    message: String,
-    progress: Progress,
-    /// How often `progress` has changed.
-    step: u32,
-    pod_name: String,
-    attempts: u32,
-    /// Whether a create of the pod was sent whose outcome is unknown.
-    is_doubtful: bool,
-    started: Option<Now>,
-    ended: Option<Now>,
-    reports: Vec<String>,
-    samples: u32,
-    has_result: bool,
-}
-
-/// Where the pod of a running node stands, beyond what [`NodeState`] tells people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Progress {
-    /// No pod asked for, or ended.
-    Idle,
-    /// A create is under way.
-    Creating { tries: u32 },
-    /// A create failed and is repeated. Its outcome may be unknown: the slot stays taken.
-    Retrying { tries: u32 },
-    /// A create was refused, but an earlier one was not answered: whether the pod exists is being read.
-    Settling { tries: u32, refusal: String },
-    /// The pod exists.
-    Exists { uid: String },
-}
-
 /// One execution. See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Execution {
@@ -236,105 +190,6 @@ pub struct Execution {
     clearing: Option<Clearing>,
     /// Pods of other executions that have not ended, by uid: their node.
     previous: BTreeMap<String, String>,
-}
-
-/// Waiting for the pods of other executions to go.
-#[derive(Debug, Clone)]
-struct Clearing {
-    deadline: Monotonic,
-    /// Executions whose deletion has not been answered well, with the time of the next try where one failed.
-    pending: BTreeMap<ExecutionId, Option<(u32, Monotonic)>>,
-}
-
-impl NodeRun {
-    fn new(names: PlannedNode) -> Self {
-        Self {
-            pod_name: names.pod_name.clone(),
-            names,
-            state: NodeState::Waiting,
-            reason: None,
-            message: String::new(),
-            progress: Progress::Idle,
-            step: 0,
-            attempts: 0,
-            is_doubtful: false,
-            started: None,
-            ended: None,
-            reports: Vec::new(),
-            samples: 0,
-            has_result: false,
-        }
-    }
-
-    fn advance(&mut self, progress: Progress) {
-        self.progress = progress;
-        self.step += 1;
-    }
-
-    /// The node's name.
-    #[must_use]
-    pub fn node(&self) -> &str {
-        &self.names.node
-    }
-
-    /// The name of its pod.
-    #[must_use]
-    pub fn pod_name(&self) -> &str {
-        &self.pod_name
-    }
-
-    /// Where it stands.
-    #[must_use]
-    pub fn state(&self) -> NodeState {
-        self.state
-    }
-
-    /// Why, where the state alone does not say.
-    #[must_use]
-    pub fn reason(&self) -> Option<Reason> {
-        self.reason
-    }
-
-    /// The same for people; empty where there is nothing to say.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// From the pod's creation to its end; none before.
-    #[must_use]
-    pub fn duration(&self) -> Option<Duration> {
-        Some(self.ended?.monotonic.since(self.started?.monotonic))
-    }
-
-    /// Whether a pod of it may exist: its callbacks are accepted.
-    #[must_use]
-    pub fn may_call_back(&self) -> bool {
-        self.attempts > 0
-    }
-
-    /// The uid of its pod, while that exists.
-    #[must_use]
-    pub fn pod_uid(&self) -> Option<&str> {
-        match &self.progress {
-            Progress::Exists { uid } => Some(uid),
-            _ => None,
-        }
-    }
-
-    fn summary(&self) -> NodeSummary {
-        NodeSummary {
-            node: self.names.node.clone(),
-            state: self.state,
-            reason: self.reason,
-            message: self.message.clone(),
-            attempts: self.attempts,
-            start_time: self.started.map(|now| now.wall),
-            end_time: self.ended.map(|now| now.wall),
-            reports: self.reports.clone(),
-            samples: self.samples,
-        }
-    }
 }
 
 impl Execution {
@@ -401,12 +256,12 @@ impl Execution {
         let mut effects = Vec::new();
         match event {
             Event::PreviousPodsDeleted { execution, result } => {
-                self.previous_deleted(now, &execution, result)
+                self.previous_deleted(now, &execution, result);
             }
             Event::Created { index, pod } => self.created(now, index, &pod, &mut effects),
             Event::NameHeld { index, holder } => self.name_held(now, index, &holder, &mut effects),
             Event::CreateFailed { index, error } => {
-                self.create_failed(now, index, error, &mut effects)
+                self.create_failed(now, index, error, &mut effects);
             }
             Event::PodSeen(pod) => self.pod_seen(now, &pod, &mut effects),
             Event::PodGone(pod) => self.pod_gone(now, &pod, &mut effects),
@@ -442,68 +297,6 @@ impl Execution {
         clearing.chain(retry).min()
     }
 
-    // Clearing: the pods of other executions go before the first pod of this one is created.
-
-    fn delete_previous(&mut self) -> Vec<Effect> {
-        let pending = self
-            .clearing
-            .iter()
-            .flat_map(|clearing| clearing.pending.keys());
-        pending.cloned().map(Effect::DeletePreviousPods).collect()
-    }
-
-    fn previous_deleted(
-        &mut self,
-        now: Now,
-        execution: &ExecutionId,
-        result: Result<(), ClusterError>,
-    ) {
-        let Some(clearing) = &mut self.clearing else {
-            return;
-        };
-        let Some(retry) = clearing.pending.get_mut(execution) else {
-            return;
-        };
-        match result {
-            Err(error) if error.kind.is_transient() => {
-                let tries = retry.map_or(1, |(tries, _)| tries + 1);
-                *retry = Some((
-                    tries,
-                    now.monotonic
-                        .after(backoff(error.kind, tries, execution.as_str())),
-                ));
-            }
-            // Refused for good: the deadline decides, as it does for pods that will not go.
-            Ok(()) | Err(_) => {
-                clearing.pending.remove(execution);
-            }
-        }
-    }
-
-    fn clearing_is_over(&self, now: Now) -> bool {
-        match &self.clearing {
-            None => true,
-            Some(clearing) => {
-                now.monotonic >= clearing.deadline
-                    || (clearing.pending.is_empty() && self.previous.is_empty())
-            }
-        }
-    }
-
-    fn end_clearing(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        self.clearing = None;
-        for (uid, node) in self.previous.clone() {
-            self.pool.adopt(&uid);
-            if let Some(&index) = self.index_by_node.get(&node) {
-                let message = format!(
-                    "a job pod of an earlier execution still runs there after {} s",
-                    CLEARING_TIMEOUT.as_secs()
-                );
-                self.end_node(now, index, Err((Reason::PreviousPod, message)), effects);
-            }
-        }
-    }
-
     /// Does what became possible: ends the clearing, fills free slots, ends the execution.
     fn proceed(&mut self, now: Now, effects: &mut Vec<Effect>) {
         if self.ended.is_some() || !self.clearing_is_over(now) {
@@ -524,282 +317,6 @@ impl Execution {
             self.ended = Some(now);
             effects.push(Effect::Ended);
         }
-    }
-
-    // Creating.
-
-    fn create(&mut self, index: usize, tries: u32, effects: &mut Vec<Effect>) {
-        let node = &mut self.nodes[index];
-        node.attempts = 1;
-        node.advance(Progress::Creating { tries });
-        effects.push(Effect::CreatePod {
-            index,
-            pod_name: node.pod_name.clone(),
-        });
-    }
-
-    fn pod_exists(&mut self, now: Now, index: usize, pod: &PodView, effects: &mut Vec<Effect>) {
-        let Some(node) = self.nodes.get_mut(index) else {
-            return;
-        };
-        if !matches!(node.progress, Progress::Idle | Progress::Exists { .. }) {
-            node.advance(Progress::Exists {
-                uid: pod.uid.clone(),
-            });
-            node.started = Some(now);
-        }
-        self.observe(now, index, pod, effects);
-    }
-
-    /// The answer to a create: of several pods that had the name one after the other, this is the newest.
-    fn created(&mut self, now: Now, index: usize, pod: &PodView, effects: &mut Vec<Effect>) {
-        if let Some(node) = self.nodes.get_mut(index)
-            && let Progress::Exists { uid } = &mut node.progress
-        {
-            uid.clone_from(&pod.uid);
-            node.step += 1;
-        }
-        self.pod_exists(now, index, pod, effects);
-    }
-
-    fn create_failed(
-        &mut self,
-        now: Now,
-        index: usize,
-        error: CreateError,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(node) = self.nodes.get_mut(index) else {
-            return;
-        };
-        // The watch may have shown the pod before the failure was answered.
-        let Progress::Creating { tries } = node.progress else {
-            return;
-        };
-        match error {
-            CreateError::Cluster(error) if error.kind.is_transient() => {
-                let pause = backoff(error.kind, tries, &node.names.node);
-                node.message = format!("create is repeated: {}", error.message);
-                node.is_doubtful |= error.kind == ClusterErrorKind::Unavailable;
-                node.advance(Progress::Retrying { tries });
-                self.retries.insert((now.monotonic.after(pause), index));
-            }
-            // The refusal is of this create: one before it may have made the pod.
-            CreateError::Cluster(error) if node.is_doubtful => {
-                let refusal = error.message;
-                self.settle(index, 1, refusal, effects);
-            }
-            CreateError::Cluster(error) => {
-                self.end_node(now, index, Err((Reason::Refused, error.message)), effects);
-            }
-            CreateError::Template(message) => {
-                self.end_node(now, index, Err((Reason::Template, message)), effects);
-            }
-        }
-    }
-
-    fn settle(&mut self, index: usize, tries: u32, refusal: String, effects: &mut Vec<Effect>) {
-        let node = &mut self.nodes[index];
-        node.advance(Progress::Settling { tries, refusal });
-        self.read(index, effects);
-    }
-
-    fn name_held(&mut self, now: Now, index: usize, holder: &PodView, effects: &mut Vec<Effect>) {
-        let Some(node) = self.nodes.get_mut(index) else {
-            return;
-        };
-        let Progress::Creating { tries } = node.progress else {
-            return;
-        };
-        if is_ours(&self.owner, &self.id, &node.names.node, holder) {
-            return self.pod_exists(now, index, holder, effects);
-        }
-        if node.pod_name == node.names.alternative_pod_name {
-            let message = format!("a pod that is not ours holds the name {}", node.pod_name);
-            return self.end_node(now, index, Err((Reason::Refused, message)), effects);
-        }
-        node.pod_name = node.names.alternative_pod_name.clone();
-        self.index_by_pod.insert(node.pod_name.clone(), index);
-        self.create(index, tries, effects);
-    }
-
-    fn retry_due(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if let Some(clearing) = &mut self.clearing {
-            for (id, retry) in &mut clearing.pending {
-                if retry.is_some_and(|(_, due)| due <= now.monotonic) {
-                    // Asked again; the count of tries is kept for the next pause.
-                    *retry = retry.map(|(tries, _)| (tries, clearing.deadline));
-                    effects.push(Effect::DeletePreviousPods(id.clone()));
-                }
-            }
-        }
-        while let Some(&(due, index)) = self.retries.first() {
-            if due > now.monotonic {
-                break;
-            }
-            self.retries.pop_first();
-            match self.nodes[index].progress.clone() {
-                Progress::Retrying { tries } => self.create(index, tries + 1, effects),
-                Progress::Settling { tries, refusal } => {
-                    self.settle(index, tries + 1, refusal, effects)
-                }
-                Progress::Idle | Progress::Creating { .. } | Progress::Exists { .. } => {}
-            }
-        }
-    }
-
-    // Watching.
-
-    /// The node whose pod this is: of this execution, under a name we asked for, on that node.
-    fn index_of(&self, pod: &PodView) -> Option<usize> {
-        let index = *self.index_by_pod.get(&pod.name)?;
-        let node = &self.nodes[index];
-        // With a create under way and an earlier one unanswered, the watch may be showing either's pod, one of them from
-        // the past. The answer, a few seconds away at most, says which exists.
-        let is_undecided = node.is_doubtful && matches!(node.progress, Progress::Creating { .. });
-        (!is_undecided && is_ours(&self.owner, &self.id, &node.names.node, pod)).then_some(index)
-    }
-
-    fn pod_seen(&mut self, now: Now, pod: &PodView, effects: &mut Vec<Effect>) {
-        if self.previous.contains_key(&pod.uid) {
-            if pod_phase::end_of(pod).is_some() {
-                self.previous_ended(&pod.uid);
-            }
-        } else if let Some(index) = self.index_of(pod) {
-            let node = &self.nodes[index];
-            if node.is_doubtful && matches!(node.progress, Progress::Retrying { .. }) {
-                // It may be a pod from the past; what exists now decides whether the create is repeated.
-                self.read(index, effects);
-            } else {
-                self.pod_exists(now, index, pod, effects);
-            }
-        }
-    }
-
-    fn pod_gone(&mut self, now: Now, pod: &PodView, effects: &mut Vec<Effect>) {
-        if self.previous.contains_key(&pod.uid) {
-            self.previous_ended(&pod.uid);
-        } else if let Some(index) = self.index_of(pod) {
-            // Created, ended and deleted before its create was answered: the last state is all there is.
-            self.pod_exists(now, index, pod, effects);
-            if self.nodes[index].pod_uid() == Some(&pod.uid) {
-                self.end_pod(now, index, pod, pod_phase::gone(), effects);
-            }
-        }
-    }
-
-    fn previous_ended(&mut self, uid: &str) {
-        self.previous.remove(uid);
-        self.pool.release(&SlotHolder::PreviousPod(uid.to_owned()));
-    }
-
-    fn relisted(&mut self, now: Now, pods: &[PodView], effects: &mut Vec<Effect>) {
-        for pod in pods {
-            self.pod_seen(now, pod, effects);
-        }
-        let present: BTreeMap<&str, &PodView> =
-            pods.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
-        let gone: Vec<String> = (self.previous.keys())
-            .filter(|uid| !present.contains_key(uid.as_str()))
-            .cloned()
-            .collect();
-        for uid in gone {
-            self.previous_ended(&uid);
-        }
-        // A pod created after the list was made is not in it: absence is confirmed by a read before it counts.
-        let missing = self.running_indices().filter(|&index| {
-            let uid = self.nodes[index].pod_uid();
-            uid.is_some_and(|uid| !present.contains_key(uid))
-        });
-        for index in missing.collect::<Vec<_>>() {
-            self.read(index, effects);
-        }
-    }
-
-    fn read(&self, index: usize, effects: &mut Vec<Effect>) {
-        let node = &self.nodes[index];
-        effects.push(Effect::ReadPod {
-            index,
-            step: node.step,
-            pod_name: node.pod_name.clone(),
-        });
-    }
-
-    fn pod_read(
-        &mut self,
-        now: Now,
-        index: usize,
-        step: u32,
-        result: Result<PodView, ClusterError>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(node) = self.nodes.get(index).filter(|node| node.step == step) else {
-            return;
-        };
-        match (node.progress.clone(), result) {
-            (Progress::Exists { uid }, Ok(pod)) if pod.uid == uid => {
-                self.observe(now, index, &pod, effects)
-            }
-            (Progress::Exists { .. }, Ok(other)) => {
-                self.end_pod(now, index, &other, pod_phase::gone(), effects)
-            }
-            (Progress::Exists { .. }, Err(error)) if error.kind == ClusterErrorKind::NotFound => {
-                self.end_node(now, index, failed(pod_phase::gone()), effects);
-            }
-            // The next relist asks again.
-            (Progress::Exists { .. }, Err(_)) => {}
-            (Progress::Settling { .. } | Progress::Retrying { .. }, Ok(pod))
-                if is_ours(&self.owner, &self.id, &node.names.node, &pod) =>
-            {
-                self.pod_exists(now, index, &pod, effects);
-            }
-            (Progress::Settling { tries, .. }, Err(error)) if error.kind.is_transient() => {
-                let pause = backoff(error.kind, tries, &node.names.node);
-                self.retries.insert((now.monotonic.after(pause), index));
-            }
-            (Progress::Settling { refusal, .. }, _) => {
-                self.end_node(now, index, Err((Reason::Refused, refusal)), effects);
-            }
-            (Progress::Idle | Progress::Creating { .. } | Progress::Retrying { .. }, _) => {}
-        }
-    }
-
-    fn observe(&mut self, now: Now, index: usize, pod: &PodView, effects: &mut Vec<Effect>) {
-        let known = self.nodes[index].pod_uid().map(str::to_owned);
-        match known {
-            None => {}
-            Some(uid) if uid == pod.uid => {
-                if let Some(end) = pod_phase::end_of(pod) {
-                    self.end_pod(now, index, pod, end, effects);
-                }
-            }
-            // Same name, another uid: a pod from the past, or ours was deleted and somebody made this one. A read tells.
-            Some(_) => self.read(index, effects),
-        }
-    }
-
-    fn end_pod(
-        &mut self,
-        now: Now,
-        index: usize,
-        pod: &PodView,
-        end: PodEnd,
-        effects: &mut Vec<Effect>,
-    ) {
-        effects.push(Effect::PodEnded {
-            index,
-            pod: pod.clone(),
-        });
-        let node = &self.nodes[index];
-        let end = match end {
-            PodEnd::Succeeded if self.result_expected && !node.has_result => Err((
-                Reason::NoResult,
-                "the pod succeeded, but posted no result".to_owned(),
-            )),
-            PodEnd::Succeeded => Ok(()),
-            end @ PodEnd::Failed { .. } => failed(end),
-        };
-        self.end_node(now, index, end, effects);
     }
 
     fn end_node(
@@ -835,8 +352,6 @@ impl Execution {
         *self.counts.entry(state).or_insert(0) += 1;
     }
 
-    // Reports.
-
     fn result_stored(&mut self, node: &str, name: String, samples: u32, effects: &mut Vec<Effect>) {
         let Some(&index) = self.index_by_node.get(node) else {
             return;
@@ -857,8 +372,6 @@ impl Execution {
             remember(&mut self.nodes[index].reports, name);
         }
     }
-
-    // Reading it.
 
     /// The nodes that hold a slot.
     fn running_indices(&self) -> impl Iterator<Item = usize> + '_ {
@@ -966,44 +479,8 @@ impl Execution {
     }
 }
 
-/// Whether it is the job pod of that node in that execution, whoever created it: by labels and node, never by the uid of
-/// its owner, which a re-installed controller does not share.
-fn is_ours(owner: &str, id: &ExecutionId, node: &str, pod: &PodView) -> bool {
-    pod.owner == owner && pod.execution.as_ref() == Some(id) && pod.node == node
-}
-
-fn failed(end: PodEnd) -> Result<(), (Reason, String)> {
-    match end {
-        PodEnd::Succeeded => Ok(()),
-        PodEnd::Failed { reason, message } => Err((reason, message)),
-    }
-}
-
 fn remember(reports: &mut Vec<String>, name: String) {
     if !reports.contains(&name) {
         reports.push(name);
-    }
-}
-
-/// The pause before try `tries + 1`: the server's Retry-After, else doubling, each spread over ±25 % by a hash of `key` so
-/// that the nodes of a refused wave do not come back as one.
-fn backoff(kind: ClusterErrorKind, tries: u32, key: &str) -> Duration {
-    let base = match kind {
-        ClusterErrorKind::Throttled {
-            retry_after: Some(pause),
-        } => pause,
-        _ => BACKOFF_MIN
-            .saturating_mul(1 << tries.saturating_sub(1).min(10))
-            .min(BACKOFF_MAX),
-    };
-    let hash = key.bytes().fold(tries, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(u32::from(byte))
-    });
-    match kind {
-        // Never earlier than the server asked for.
-        ClusterErrorKind::Throttled {
-            retry_after: Some(_),
-        } => base + base.mul_f64(f64::from(hash % 256) / 1024.0),
-        _ => base.mul_f64(0.75 + f64::from(hash % 256) / 512.0),
     }
 }

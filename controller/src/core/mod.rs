@@ -1,5 +1,6 @@
 //! What the controller decides, without I/O: no runtime, cluster client, files, environment, clocks or randomness.
 
+pub mod backoff;
 pub mod cron_expression;
 pub mod eligibility;
 pub mod event_message;
@@ -12,6 +13,7 @@ pub mod invariants;
 pub mod job_pod;
 pub mod media_type;
 pub mod names;
+pub mod node_run;
 pub mod pod_phase;
 pub mod pod_pool;
 pub mod report;

@@ -133,7 +133,7 @@ impl Schedule {
     /// Whether two fire times may share a minute: `@every` below one.
     #[must_use]
     pub fn is_finer_than_minutes(&self) -> bool {
-        matches!(&self.kind, Kind::Every(interval) if *interval < Duration::from_secs(60))
+        matches!(&self.kind, Kind::Every(interval) if *interval < Duration::from_mins(1))
     }
 
     /// The expression, unless this is an interval.

@@ -26,7 +26,8 @@ use crate::core::report::parse_results;
 use crate::core::report_name;
 use crate::ports::entropy::Entropy;
 use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreErrorKind};
-use crate::runtime::handle::{ControllerHandle, PostEventError};
+use crate::runtime::event::PostEventError;
+use crate::runtime::handle::ControllerHandle;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]

@@ -170,7 +170,7 @@ impl SeriesStore {
         for (gauge, layout) in self.exposition.gauges.iter().enumerate() {
             write_family_header(text, &layout.family, &layout.help);
             each(text, &|text, id, node, series| {
-                layout.write_lines(text, gauge, id, node, series)
+                layout.write_lines(text, gauge, id, node, series);
             });
         }
         let prefix = &self.exposition.prefix;

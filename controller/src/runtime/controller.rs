@@ -13,7 +13,8 @@ use tracing::{debug, info, warn};
 
 use super::admission::Admission;
 use super::api_calls::ApiCalls;
-use super::handle::{ControllerHandle, PostEventError};
+use super::event::{Callback, Event, PostEventError};
+use super::handle::ControllerHandle;
 use super::job_event::{self, Regarding};
 use super::preparation::{self, Due, Prepared};
 use super::{Ports, Settings, pod_logs, pod_watch};
@@ -38,44 +39,6 @@ const QUEUE_LENGTH: usize = 1024;
 
 /// The loop looks at the wall clock at least this often, so that a step of it is noticed.
 const WALL_CLOCK_CHECK: Duration = Duration::from_secs(30);
-
-/// Everything that can wake the loop, but for time.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// The pod watch.
-    Pods(PodWatchEvent),
-    /// Something arrived at the callback API.
-    Callback(Callback),
-    /// An execution can begin, or not.
-    Prepared(Result<Box<Prepared>, ClusterError>),
-    /// An effect of an execution was answered.
-    Answer(ExecutionId, execution::Event),
-    /// The process is about to end.
-    StopSchedule,
-}
-
-/// What arrived at the callback API.
-#[derive(Debug)]
-pub(super) enum Callback {
-    Result {
-        execution: ExecutionId,
-        node: String,
-        stored_name: String,
-        results: Results,
-        reply: oneshot::Sender<()>,
-    },
-    File {
-        execution: ExecutionId,
-        node: String,
-        stored_name: String,
-    },
-    Event {
-        execution: ExecutionId,
-        node: String,
-        event: EventReport,
-        reply: oneshot::Sender<Result<(), PostEventError>>,
-    },
-}
 
 /// The loop and its state. Dropping it ends every task it has started.
 #[derive(Debug)]
@@ -166,9 +129,8 @@ impl<P: Ports> Controller<P> {
                 Some(event) = self.events.recv() => self.handle(event),
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Some(event)) => self.handle(event),
-                    Ok(None) => {}
                     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
+                    Ok(None) | Err(_) => {}
                 },
                 () = wakeup => {}
             }
@@ -252,13 +214,13 @@ impl<P: Ports> Controller<P> {
         let now = self.now();
         match event {
             Event::Pods(PodWatchEvent::Restarted(pods)) => {
-                self.step(now, execution::Event::Relisted(pods))
+                self.step(now, execution::Event::Relisted(pods));
             }
             Event::Pods(PodWatchEvent::Applied(pod)) => {
-                self.step(now, execution::Event::PodSeen(pod))
+                self.step(now, execution::Event::PodSeen(pod));
             }
             Event::Pods(PodWatchEvent::Deleted(pod)) => {
-                self.step(now, execution::Event::PodGone(pod))
+                self.step(now, execution::Event::PodGone(pod));
             }
             Event::Callback(callback) => self.callback(now, callback),
             Event::Prepared(Ok(prepared)) => self.start(now, *prepared),
@@ -514,7 +476,7 @@ impl<P: Ports> Controller<P> {
                 results,
                 reply,
             } => {
-                self.result(now, &execution, node, stored_name, &results);
+                self.result(now, &execution, &node, stored_name, &results);
                 // A requester that went away has its report on disk all the same.
                 let _ = reply.send(());
             }
@@ -548,15 +510,8 @@ impl<P: Ports> Controller<P> {
             .is_some_and(|current| current.execution.id() == id)
     }
 
-    fn result(
-        &mut self,
-        now: Now,
-        id: &ExecutionId,
-        node: String,
-        name: String,
-        results: &Results,
-    ) {
-        self.metrics.result(id, &node, results);
+    fn result(&mut self, now: Now, id: &ExecutionId, node: &str, name: String, results: &Results) {
+        self.metrics.result(id, node, results);
         if !self.is_current(id) {
             return;
         }
@@ -565,18 +520,18 @@ impl<P: Ports> Controller<P> {
         self.step(
             now,
             execution::Event::ResultStored {
-                node: node.clone(),
+                node: node.to_owned(),
                 name,
                 samples,
             },
         );
         // A late result does not undo an end that went wrong.
         if let Some(current) = &self.current
-            && let Some(run) = current.execution.node(&node)
+            && let Some(run) = current.execution.node(node)
             && run.state().is_final()
         {
             let error = run.state() != NodeState::Succeeded;
-            self.metrics.processing(id, &node, error);
+            self.metrics.processing(id, node, error);
         }
     }
 

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::Admission;
-use super::controller::{Callback, Event};
+use super::event::{Callback, Event, PostEventError};
 use crate::core::event_message::EventReport;
 use crate::core::ids::ExecutionId;
 use crate::core::report::Results;
 use crate::metrics::Metrics;
-use crate::ports::error::ClusterError;
 
 /// A handle on the controller's loop. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,20 +17,6 @@ pub struct ControllerHandle {
     events: mpsc::Sender<Event>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
-}
-
-/// Why a Kubernetes event was not created.
-#[derive(Debug, thiserror::Error)]
-pub enum PostEventError {
-    /// The pod that it is about does not exist (any more).
-    #[error("pod {0} not found")]
-    PodGone(String),
-    /// The API server did not take it.
-    #[error(transparent)]
-    Cluster(ClusterError),
-    /// The controller is shutting down.
-    #[error("the controller is shutting down")]
-    ShuttingDown,
 }
 
 impl ControllerHandle {

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use uuid::Uuid;
 
 use super::api_calls::ApiCalls;
-use super::handle::PostEventError;
+use super::event::PostEventError;
 use super::{Ports, Settings};
 use crate::core::event_message::EventReport;
 use crate::core::ids::ExecutionId;

@@ -6,6 +6,7 @@ pub mod admission;
 mod api_calls;
 pub mod callback_address;
 pub mod controller;
+pub mod event;
 pub mod handle;
 mod job_event;
 mod pod_logs;

@@ -29,7 +29,7 @@ pub(super) async fn save<P: Ports>(
                 stored.push(name);
             }
             Err(error) => {
-                warn!(pod = pod.name, container, error = %error, "container log not saved")
+                warn!(pod = pod.name, container, error = %error, "container log not saved");
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::Ports;
-use super::controller::Event;
+use super::event::Event;
 use crate::ports::clock::Clock as _;
 use crate::ports::cluster::Cluster as _;
 

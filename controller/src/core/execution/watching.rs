@@ -1,0 +1,181 @@
+//! Watching pods: an end is derived from a pod's state or its confirmed absence, never from having seen a step; where the watch
+//! gives an unclear picture, a read decides.
+
+use std::collections::BTreeMap;
+
+use super::{Effect, Execution};
+use crate::core::backoff::backoff;
+use crate::core::failure::{ClusterError, ClusterErrorKind};
+use crate::core::ids::ExecutionId;
+use crate::core::node_run::Progress;
+use crate::core::pod_phase::{self, PodEnd};
+use crate::core::state::Reason;
+use crate::core::time::Now;
+use crate::core::views::PodView;
+
+impl Execution {
+    /// The node whose pod this is: of this execution, under a name we asked for, on that node.
+    pub(super) fn index_of(&self, pod: &PodView) -> Option<usize> {
+        let index = *self.index_by_pod.get(&pod.name)?;
+        let node = &self.nodes[index];
+        // With a create under way and an earlier one unanswered, the watch may be showing either's pod, one of them from
+        // the past. The answer, a few seconds away at most, says which exists.
+        let is_undecided = node.is_doubtful && matches!(node.progress, Progress::Creating { .. });
+        (!is_undecided && is_ours(&self.owner, &self.id, &node.names.node, pod)).then_some(index)
+    }
+
+    pub(super) fn pod_seen(&mut self, now: Now, pod: &PodView, effects: &mut Vec<Effect>) {
+        if self.previous.contains_key(&pod.uid) {
+            if pod_phase::end_of(pod).is_some() {
+                self.previous_ended(&pod.uid);
+            }
+        } else if let Some(index) = self.index_of(pod) {
+            let node = &self.nodes[index];
+            if node.is_doubtful && matches!(node.progress, Progress::Retrying { .. }) {
+                // It may be a pod from the past; what exists now decides whether the create is repeated.
+                self.read(index, effects);
+            } else {
+                self.pod_exists(now, index, pod, effects);
+            }
+        }
+    }
+
+    pub(super) fn pod_gone(&mut self, now: Now, pod: &PodView, effects: &mut Vec<Effect>) {
+        if self.previous.contains_key(&pod.uid) {
+            self.previous_ended(&pod.uid);
+        } else if let Some(index) = self.index_of(pod) {
+            // Created, ended and deleted before its create was answered: the last state is all there is.
+            self.pod_exists(now, index, pod, effects);
+            if self.nodes[index].pod_uid() == Some(&pod.uid) {
+                self.end_pod(now, index, pod, pod_phase::gone(), effects);
+            }
+        }
+    }
+
+    pub(super) fn relisted(&mut self, now: Now, pods: &[PodView], effects: &mut Vec<Effect>) {
+        for pod in pods {
+            self.pod_seen(now, pod, effects);
+        }
+        let present: BTreeMap<&str, &PodView> =
+            pods.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
+        let gone: Vec<String> = (self.previous.keys())
+            .filter(|uid| !present.contains_key(uid.as_str()))
+            .cloned()
+            .collect();
+        for uid in gone {
+            self.previous_ended(&uid);
+        }
+        // A pod created after the list was made is not in it: absence is confirmed by a read before it counts.
+        let missing = self.running_indices().filter(|&index| {
+            let uid = self.nodes[index].pod_uid();
+            uid.is_some_and(|uid| !present.contains_key(uid))
+        });
+        for index in missing.collect::<Vec<_>>() {
+            self.read(index, effects);
+        }
+    }
+
+    pub(super) fn read(&self, index: usize, effects: &mut Vec<Effect>) {
+        let node = &self.nodes[index];
+        effects.push(Effect::ReadPod {
+            index,
+            step: node.step,
+            pod_name: node.pod_name.clone(),
+        });
+    }
+
+    pub(super) fn pod_read(
+        &mut self,
+        now: Now,
+        index: usize,
+        step: u32,
+        result: Result<PodView, ClusterError>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(node) = self.nodes.get(index).filter(|node| node.step == step) else {
+            return;
+        };
+        match (node.progress.clone(), result) {
+            (Progress::Exists { uid }, Ok(pod)) if pod.uid == uid => {
+                self.observe(now, index, &pod, effects);
+            }
+            (Progress::Exists { .. }, Ok(other)) => {
+                self.end_pod(now, index, &other, pod_phase::gone(), effects);
+            }
+            (Progress::Exists { .. }, Err(error)) if error.kind == ClusterErrorKind::NotFound => {
+                self.end_node(now, index, failed(pod_phase::gone()), effects);
+            }
+            (Progress::Settling { .. } | Progress::Retrying { .. }, Ok(pod))
+                if is_ours(&self.owner, &self.id, &node.names.node, &pod) =>
+            {
+                self.pod_exists(now, index, &pod, effects);
+            }
+            (Progress::Settling { tries, .. }, Err(error)) if error.kind.is_transient() => {
+                let pause = backoff(error.kind, tries, &node.names.node);
+                self.retries.insert((now.monotonic.after(pause), index));
+            }
+            (Progress::Settling { refusal, .. }, _) => {
+                self.end_node(now, index, Err((Reason::Refused, refusal)), effects);
+            }
+            // The next relist asks again, the create is repeated, or there is nothing left to know.
+            _ => {}
+        }
+    }
+
+    pub(super) fn observe(
+        &mut self,
+        now: Now,
+        index: usize,
+        pod: &PodView,
+        effects: &mut Vec<Effect>,
+    ) {
+        let known = self.nodes[index].pod_uid().map(str::to_owned);
+        match known {
+            None => {}
+            Some(uid) if uid == pod.uid => {
+                if let Some(end) = pod_phase::end_of(pod) {
+                    self.end_pod(now, index, pod, end, effects);
+                }
+            }
+            // Same name, another uid: a pod from the past, or ours was deleted and somebody made this one. A read tells.
+            Some(_) => self.read(index, effects),
+        }
+    }
+
+    pub(super) fn end_pod(
+        &mut self,
+        now: Now,
+        index: usize,
+        pod: &PodView,
+        end: PodEnd,
+        effects: &mut Vec<Effect>,
+    ) {
+        effects.push(Effect::PodEnded {
+            index,
+            pod: pod.clone(),
+        });
+        let node = &self.nodes[index];
+        let end = match end {
+            PodEnd::Succeeded if self.result_expected && !node.has_result => Err((
+                Reason::NoResult,
+                "the pod succeeded, but posted no result".to_owned(),
+            )),
+            PodEnd::Succeeded => Ok(()),
+            end @ PodEnd::Failed { .. } => failed(end),
+        };
+        self.end_node(now, index, end, effects);
+    }
+}
+
+/// Whether it is the job pod of that node in that execution, whoever created it: by labels and node, never by the uid of
+/// its owner, which a re-installed controller does not share.
+pub(super) fn is_ours(owner: &str, id: &ExecutionId, node: &str, pod: &PodView) -> bool {
+    pod.owner == owner && pod.execution.as_ref() == Some(id) && pod.node == node
+}
+
+fn failed(end: PodEnd) -> Result<(), (Reason, String)> {
+    match end {
+        PodEnd::Succeeded => Ok(()),
+        PodEnd::Failed { reason, message } => Err((reason, message)),
+    }
+}

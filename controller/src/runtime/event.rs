@@ -1,0 +1,63 @@
+//! The closed enum of everything that can wake the controller's loop, and what it answers.
+
+use tokio::sync::oneshot;
+
+use super::preparation::Prepared;
+use crate::core::event_message::EventReport;
+use crate::core::execution;
+use crate::core::ids::ExecutionId;
+use crate::core::report::Results;
+use crate::ports::cluster::PodWatchEvent;
+use crate::ports::error::ClusterError;
+
+/// Everything that can wake the loop, but for time.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The pod watch.
+    Pods(PodWatchEvent),
+    /// Something arrived at the callback API.
+    Callback(Callback),
+    /// An execution can begin, or not.
+    Prepared(Result<Box<Prepared>, ClusterError>),
+    /// An effect of an execution was answered.
+    Answer(ExecutionId, execution::Event),
+    /// The process is about to end.
+    StopSchedule,
+}
+
+/// What arrived at the callback API.
+#[derive(Debug)]
+pub(super) enum Callback {
+    Result {
+        execution: ExecutionId,
+        node: String,
+        stored_name: String,
+        results: Results,
+        reply: oneshot::Sender<()>,
+    },
+    File {
+        execution: ExecutionId,
+        node: String,
+        stored_name: String,
+    },
+    Event {
+        execution: ExecutionId,
+        node: String,
+        event: EventReport,
+        reply: oneshot::Sender<Result<(), PostEventError>>,
+    },
+}
+
+/// Why a Kubernetes event was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum PostEventError {
+    /// The pod that it is about does not exist (any more).
+    #[error("pod {0} not found")]
+    PodGone(String),
+    /// The API server did not take it.
+    #[error(transparent)]
+    Cluster(ClusterError),
+    /// The controller is shutting down.
+    #[error("the controller is shutting down")]
+    ShuttingDown,
+}
