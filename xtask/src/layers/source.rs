@@ -289,10 +289,11 @@ struct Reader<'t> {
 impl Reader<'_> {
     fn read_imports(&mut self) {
         self.walk(|reader, at| {
-            if reader.tokens[at].word() == Some("use") {
-                reader.read_use_tree(at + 1, &[])
-            } else {
-                at + 1
+            let word = |at: usize| reader.tokens.get(at).and_then(Token::word);
+            match (word(at), word(at + 1)) {
+                (Some("use"), _) => reader.read_use_tree(at + 1, &[]),
+                (Some("extern"), Some("crate")) => reader.read_use_tree(at + 2, &[]),
+                _ => at + 1,
             }
         });
     }
@@ -497,7 +498,7 @@ fn after() { real::path() }"##,
     #[test]
     fn use_trees_are_unfolded() {
         check(
-            "use std::{fs, io::{self, Read as R}, env::*};\npub(crate) use tokio;",
+            "use std::{fs, io::{self, Read as R}, env::*};\npub(crate) use tokio;\nextern crate kube as k;",
             &[],
             &[
                 ("std::fs", 1),
@@ -505,6 +506,7 @@ fn after() { real::path() }"##,
                 ("std::io::Read", 1),
                 ("std::env", 1),
                 ("tokio", 2),
+                ("kube", 3),
             ],
         );
     }
