@@ -67,9 +67,11 @@ fn pod(name: &str) -> Value {
 /// Reads lines of a watch until it is quiet; under paused time that takes no time.
 async fn lines(response: Response<Body>, count: usize) -> Vec<Value> {
     let mut stream = response.into_body().into_data_stream();
-    let mut buffer = Vec::new();
-    while buffer.iter().filter(|b| **b == b'\n').count() < count {
-        buffer.extend_from_slice(&stream.next().await.unwrap().unwrap());
+    let (mut buffer, mut seen) = (Vec::new(), 0);
+    while seen < count {
+        let chunk = stream.next().await.unwrap().unwrap();
+        seen += chunk.split(|b| *b == b'\n').count() - 1;
+        buffer.extend_from_slice(&chunk);
     }
     buffer
         .split(|b| *b == b'\n')

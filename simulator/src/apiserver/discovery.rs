@@ -42,9 +42,7 @@ pub(super) fn serve(route: &Route, headers: &HeaderMap) -> Response<Body> {
         Err(status) => return status_response(&status),
     };
     match (route, form) {
-        (Route::CoreVersions, Form::Discovery) => {
-            tagged(&aggregated(|group| group.is_empty()), headers)
-        }
+        (Route::CoreVersions, Form::Discovery) => tagged(&aggregated(str::is_empty), headers),
         (Route::Groups, Form::Discovery) => tagged(&aggregated(|group| !group.is_empty()), headers),
         (Route::CoreVersions, _) => {
             json_response(&json!({"kind": "APIVersions", "versions": ["v1"],

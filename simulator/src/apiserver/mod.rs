@@ -129,7 +129,7 @@ async fn handle(
             .await
             .unwrap_or_else(|status| status_response(&status));
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+    if route != Route::Unknown && !matches!(*request.method(), Method::GET | Method::HEAD) {
         return status_response(&Status::method_not_allowed());
     }
     match route {

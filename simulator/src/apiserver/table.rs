@@ -67,7 +67,17 @@ fn table_row(row: &'static Row, object: &Object, include: Include, now: Timestam
 }
 
 fn table(metadata: Value, definitions: Value, rows: Vec<Value>) -> Value {
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions, "rows": rows})
+    let fields = [
+        ("kind", Value::from("Table")),
+        ("apiVersion", Value::from("meta.k8s.io/v1")),
+        ("metadata", metadata),
+        ("columnDefinitions", definitions),
+        ("rows", Value::Array(rows)),
+    ];
+    fields
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 /// A list as a Table.

@@ -20,9 +20,9 @@ use super::table::{self, Include};
 use crate::state::{Cause, Row, Selector, Status, WatchCursor, WatchEvent, WatchFrom};
 
 /// How long a watch lasts that does not say. A real server draws from 30 to 60 minutes.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(45 * 60);
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(45);
 /// How often a watch that asks for bookmarks gets one.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+const BOOKMARK_INTERVAL: Duration = Duration::from_mins(1);
 /// When a streaming list gets its first ordinary bookmark: a real server sends one within two seconds.
 const FIRST_BOOKMARK: Duration = Duration::from_millis(1250);
 /// How long before the timeout the last bookmark comes, as by a real server.

@@ -132,8 +132,8 @@ pub(super) fn prepare_namespace(object: &mut Object, _: Option<&Object>, _: &mut
 }
 
 /// Times that a real server shows as null where they are not set.
-fn show_times(conditions: Option<&mut Value>, times: &[&str]) {
-    let Some(Value::Array(conditions)) = conditions else {
+fn show_times(status: &mut Map<String, Value>, times: &[&str]) {
+    let Some(Value::Array(conditions)) = status.get_mut("conditions") else {
         return;
     };
     for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
@@ -155,10 +155,7 @@ pub(super) fn prepare_node(object: &mut Object, old: Option<&Object>, _: &mut Al
     if let (Some(capacity), None) = (status.get("capacity").cloned(), status.get("allocatable")) {
         status.insert("allocatable".to_owned(), capacity);
     }
-    show_times(
-        status.get_mut("conditions"),
-        &["lastHeartbeatTime", "lastTransitionTime"],
-    );
+    show_times(status, &["lastHeartbeatTime", "lastTransitionTime"]);
 }
 
 /// Pods: the defaults of the spec, phase Pending, the quality of service.
@@ -175,18 +172,16 @@ pub(super) fn prepare_pod(object: &mut Object, old: Option<&Object>, allocator: 
             .or_insert(json!("PreemptLowerPriority"));
     }
     if object.get("status").is_none() || !old.is_some_and(|old| object.shares(old, "status")) {
-        let class = quality_of_service(object);
+        let class = object
+            .pointer("/status/qosClass")
+            .is_none()
+            .then(|| quality_of_service(object));
         let status = object.section_mut("status");
-        if old.is_none() {
-            status.retain(|key, _| key == "phase");
-            status.insert("phase".to_owned(), json!("Pending"));
-        }
         status.entry("phase").or_insert(json!("Pending"));
-        show_times(
-            status.get_mut("conditions"),
-            &["lastProbeTime", "lastTransitionTime"],
-        );
-        status.entry("qosClass").or_insert(json!(class));
+        show_times(status, &["lastProbeTime", "lastTransitionTime"]);
+        if let Some(class) = class {
+            status.insert("qosClass".to_owned(), json!(class));
+        }
     }
 }
 
@@ -689,7 +684,7 @@ pub(super) fn validate_pod_template(object: &Object, _: Option<&Object>) -> Vec<
         .and_then(Value::as_object)
     {
         None if object.pointer("/spec/selector/matchExpressions").is_none() => {
-            causes.push(Cause::required("spec.selector", ""))
+            causes.push(Cause::required("spec.selector", ""));
         }
         Some(wanted)
             if !wanted

@@ -113,32 +113,20 @@ impl State {
         let asked = options
             .grace_period_seconds
             .map(|seconds| if seconds < 0 { 1 } else { seconds });
-        let marked = match (
-            old.metadata.deletion_timestamp,
-            old.metadata.deletion_grace_period_seconds,
-        ) {
-            (Some(deletion), Some(before)) => match asked {
-                Some(seconds) if seconds < before => shortened(old, deletion, before, seconds),
-                _ => {
-                    return Deleted::Object {
-                        object: Arc::clone(old),
-                        gone: false,
-                    };
-                }
-            },
-            _ => {
-                let own = old
-                    .pointer("/spec/terminationGracePeriodSeconds")
-                    .and_then(Value::as_i64)
-                    .unwrap_or(30);
-                let ended = matches!(old.text("/status/phase"), "Succeeded" | "Failed");
-                let seconds = if ended || old.text("/spec/nodeName").is_empty() {
-                    0
-                } else {
-                    asked.unwrap_or(own)
+        let begun = old
+            .metadata
+            .deletion_timestamp
+            .zip(old.metadata.deletion_grace_period_seconds);
+        let marked = if let Some((deletion, before)) = begun {
+            let Some(seconds) = asked.filter(|seconds| *seconds < before) else {
+                return Deleted::Object {
+                    object: Arc::clone(old),
+                    gone: false,
                 };
-                marked(old, now, seconds)
-            }
+            };
+            shortened(old, deletion, before, seconds)
+        } else {
+            marked(old, now, grace_seconds(old, asked))
         };
         let gone = marked.metadata.deletion_grace_period_seconds == Some(0)
             && marked.metadata.finalizers.is_empty();
@@ -293,6 +281,16 @@ impl State {
             more(status);
         })
     }
+}
+
+/// What a pod is given to end: nothing where no kubelet runs it any more, else what is asked or its own setting.
+fn grace_seconds(pod: &Object, asked: Option<i64>) -> i64 {
+    let ended = matches!(pod.text("/status/phase"), "Succeeded" | "Failed");
+    if ended || pod.text("/spec/nodeName").is_empty() {
+        return 0;
+    }
+    let own = pod.pointer("/spec/terminationGracePeriodSeconds");
+    asked.or_else(|| own.and_then(Value::as_i64)).unwrap_or(30)
 }
 
 fn marked(old: &Object, now: Timestamp, grace_seconds: i64) -> Object {

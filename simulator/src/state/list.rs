@@ -65,11 +65,10 @@ impl State {
             (AtVersion::Exact(version), Some((namespace, name)))
         };
         let version = match at {
-            AtVersion::Newest => self.version,
             AtVersion::NotOlderThan(wanted) | AtVersion::Exact(wanted) if wanted > self.version => {
                 return Err(Status::too_large(wanted, self.version));
             }
-            AtVersion::NotOlderThan(_) => self.version,
+            AtVersion::Newest | AtVersion::NotOlderThan(_) => self.version,
             AtVersion::Exact(wanted) => wanted,
         };
         let table = self.table(row);

@@ -322,7 +322,7 @@ impl Object {
         match (self.sections.iter_mut().find(|(k, _)| &**k == key), theirs) {
             (Some((_, ours)), Some((_, theirs))) => *ours = Arc::clone(theirs),
             (None, Some((key, theirs))) => {
-                self.sections.push((Arc::clone(key), Arc::clone(theirs)))
+                self.sections.push((Arc::clone(key), Arc::clone(theirs)));
             }
             (_, None) => self.remove(key),
         }

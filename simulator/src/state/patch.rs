@@ -218,7 +218,7 @@ fn merge_field(target: &mut Value, change: &Value, parent: &str, field: &str) {
             };
             match merge_key(parent, field) {
                 Some(key) if changes.iter().all(Value::is_object) => {
-                    merge_list(&mut items, changes, key, field)
+                    merge_list(&mut items, changes, key, field);
                 }
                 _ if is_set(field) => {
                     let new: Vec<Value> = changes

@@ -95,10 +95,9 @@ fn log_container<'a>(pod: &'a Object, container: Option<&'a str>) -> Result<&'a 
                 names(pod, "/spec/containers").join(" ")
             );
             if !inits.is_empty() {
-                message.push_str(&format!(
-                    " or one of the init containers: [{}]",
-                    names(pod, "/spec/initContainers").join(" ")
-                ));
+                message.push_str(" or one of the init containers: [");
+                message.push_str(&names(pod, "/spec/initContainers").join(" "));
+                message.push(']');
             }
             Err(Status::bad_request(message))
         }

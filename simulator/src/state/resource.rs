@@ -67,6 +67,10 @@ const NO_DELETE_COLLECTION: &[&str] = &[
 ];
 
 /// One resource.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says how a real server treats the resource"
+)]
 #[derive(Debug)]
 pub struct Row {
     /// Empty for the core group.

@@ -133,7 +133,9 @@ impl Field {
             Path::Pointer(pointer, absent) => match object.pointer(pointer) {
                 None | Some(Value::Null) => *absent == self.value,
                 Some(Value::String(s)) => *s == self.value,
-                Some(other) => other.to_string() == self.value,
+                Some(Value::Bool(b)) => self.value == if *b { "true" } else { "false" },
+                Some(Value::Number(n)) => n.as_i64() == self.value.parse().ok(),
+                Some(_) => false,
             },
         };
         same == self.equal

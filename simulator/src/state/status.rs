@@ -103,7 +103,7 @@ pub struct Status {
     /// `NotFound`, `Conflict`, …; empty where a real server gives none.
     pub reason: &'static str,
     pub message: String,
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
 }
 
 impl Status {
@@ -117,7 +117,7 @@ impl Status {
             code,
             reason,
             message: message.into(),
-            details,
+            details: details.map(Box::new),
         }
     }
 

@@ -694,6 +694,10 @@ fn apply_removes_what_it_no_longer_names_and_conflicts_with_others() {
             .text("/data/a"),
         "9"
     );
+    assert!(
+        apply("you", false, json!({"a": "10"})).is_ok(),
+        "the field is no longer of the first manager"
+    );
     assert_eq!(apply("", false, json!({})).unwrap_err().code, 422);
 }
 

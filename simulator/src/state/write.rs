@@ -42,6 +42,9 @@ pub struct Written {
 
 type Path = Vec<String>;
 
+/// A manager and the field of its that another wants to change.
+type Conflict = (String, Path);
+
 /// The fields that each manager has applied, by the uid of the object.
 pub(super) type FieldManagers = BTreeMap<Arc<str>, BTreeMap<String, BTreeSet<Path>>>;
 
@@ -345,17 +348,13 @@ impl State {
         collect_fields(value, &mut Vec::new(), &mut applied);
         let Some(old) = self.find(target).cloned() else {
             let mut value = value.clone();
-            if let Value::Object(fields) = &mut value {
-                if let Some(meta) = fields
-                    .entry("metadata")
-                    .or_insert(json!({}))
-                    .as_object_mut()
-                {
-                    meta.entry("name").or_insert(json!(target.name));
-                }
+            if let Value::Object(fields) = &mut value
+                && let Value::Object(meta) = fields.entry("metadata").or_insert(json!({}))
+            {
+                meta.entry("name").or_insert(json!(target.name));
             }
             let object = self.create(now, target, value, options)?;
-            self.remember(&object, manager, applied, options);
+            self.remember(&object, manager, applied, &[], options);
             return Ok(Written {
                 object,
                 created: true,
@@ -369,7 +368,11 @@ impl State {
         let mut current = old.to_value(target.row);
         let conflicts = conflicts(&before, manager, &applied, &current, value);
         if !conflicts.is_empty() && !force {
-            return Err(Status::apply_conflict(&conflicts));
+            let shown: Vec<_> = conflicts
+                .iter()
+                .map(|(other, path)| (other.clone(), format!(".{}", path.join("."))))
+                .collect();
+            return Err(Status::apply_conflict(&shown));
         }
         for gone in before
             .get(manager)
@@ -391,19 +394,20 @@ impl State {
         )?;
         check_types(&patched, options)?;
         let object = self.finish_update(target, part, &old, patched, options)?;
-        self.remember(&object, manager, applied, options);
+        self.remember(&object, manager, applied, &conflicts, options);
         Ok(Written {
             object,
             created: false,
         })
     }
 
-    /// Notes that the manager owns these fields, and that nobody else owns those whose value it has set.
+    /// Notes that the manager owns these fields, and that others have lost those it has taken from them.
     fn remember(
         &mut self,
         object: &Stored,
         manager: &str,
         applied: BTreeSet<Path>,
+        taken: &[Conflict],
         options: WriteOptions,
     ) {
         if options.dry_run {
@@ -413,6 +417,11 @@ impl State {
             .managers
             .entry(Arc::clone(&object.metadata.uid))
             .or_default();
+        for (other, path) in taken {
+            if let Some(owned) = managers.get_mut(other) {
+                owned.remove(path);
+            }
+        }
         managers.insert(manager.to_owned(), applied);
     }
 
@@ -583,22 +592,19 @@ fn remove_path(value: &mut Value, path: &[String]) {
     }
 }
 
-/// The fields that other managers own and that would change: (manager, field).
+/// The fields that other managers own and that would change.
 fn conflicts(
     managers: &BTreeMap<String, BTreeSet<Path>>,
     own: &str,
     applied: &BTreeSet<Path>,
     current: &Value,
     wanted: &Value,
-) -> Vec<(String, String)> {
+) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
     for (other, owned) in managers.iter().filter(|(other, _)| *other != own) {
-        for path in applied
-            .intersection(owned)
-            .filter(|path| at(current, path) != at(wanted, path))
-        {
-            conflicts.push((other.clone(), format!(".{}", path.join("."))));
-        }
+        let changed = applied.intersection(owned);
+        let changed = changed.filter(|path| at(current, path) != at(wanted, path));
+        conflicts.extend(changed.map(|path| (other.clone(), path.clone())));
     }
     conflicts
 }
