@@ -196,7 +196,7 @@ fn too_large(limit: u64) -> HttpError {
 }
 
 fn refused(caller: &Caller, message: String) -> HttpError {
-    info!(execution_id = %caller.execution, node = caller.node, message, "callback refused");
+    info!(execution_id = %caller.execution, node = caller.node, reason = message, "callback refused");
     HttpError::bad_request(message)
 }
 

@@ -21,10 +21,10 @@ use crate::metrics::Metrics;
 pub fn catch_panics(router: Router, metrics: Arc<Metrics>) -> Router {
     let layer = CatchPanicLayer::custom(move |panic: Box<dyn std::any::Any + Send>| -> Response {
         metrics.own().request_panicked();
-        let message = (panic.downcast_ref::<String>().map(String::as_str))
+        let panic = (panic.downcast_ref::<String>().map(String::as_str))
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("no message");
-        error!(message, "request handler panicked");
+        error!(panic, "request handler panicked");
         (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
     });
     router.layer(layer)

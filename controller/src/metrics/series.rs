@@ -16,7 +16,10 @@ const LATEST: &str = "latest";
 pub(super) struct Exposition {
     prefix: String,
     gauges: Vec<GaugeLayout>,
+    /// Executions that are exported.
     history: usize,
+    /// Executions that are kept.
+    kept: usize,
     latest: bool,
 }
 
@@ -82,6 +85,7 @@ impl Exposition {
         Self {
             gauges: gauges.collect(),
             history: config.metrics.history as usize,
+            kept: config.report_history.get() as usize,
             latest: config.latest_metrics_label,
             prefix,
         }
@@ -110,8 +114,25 @@ impl SeriesStore {
     }
 
     fn node(&mut self, id: &ExecutionId, node: &str) -> &mut NodeSeries {
+        if !self.executions.contains_key(id) {
+            self.make_room();
+        }
         let execution = self.executions.entry(id.clone()).or_default();
         execution.entry(node.into()).or_default()
+    }
+
+    /// Series stay bounded by the history, also where any execution may call back (`DEV_MODE`).
+    fn make_room(&mut self) {
+        let current = self.current.as_ref().map(|(id, _)| id);
+        while self.executions.len() >= self.exposition.kept {
+            let oldest = self
+                .executions
+                .keys()
+                .find(|id| Some(*id) != current)
+                .cloned();
+            let Some(oldest) = oldest else { return };
+            self.executions.remove(&oldest);
+        }
     }
 
     pub(super) fn result(&mut self, id: &ExecutionId, node: &str, results: &Results) {

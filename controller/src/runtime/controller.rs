@@ -405,7 +405,7 @@ impl<P: Ports> Controller<P> {
                 node = node.node(),
                 pod = node.pod_name(),
                 reason = reason.as_str(),
-                message = node.message(),
+                detail = node.message(),
                 "job pod failed"
             );
         } else {
