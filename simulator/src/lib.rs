@@ -6,6 +6,7 @@
 
 pub mod apiserver;
 pub mod callback;
+pub mod checker;
 pub mod clock;
 pub mod cluster;
 pub mod event_log;
@@ -17,5 +18,7 @@ pub mod options;
 pub mod report_store;
 pub mod rng;
 pub mod routing;
+pub mod run;
 pub mod serve;
 pub mod state;
+pub mod world;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use simulator::run::{self, RunOptions};
 use simulator::serve::{self, ServeOptions};
 
 /// A simulated Kubernetes cluster: an API server in memory and thousands of fake nodes whose job pods report as real ones do
@@ -16,12 +17,14 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(ServeOptions),
+    Run(RunOptions),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Command::Serve(options) => serve::run(options),
+        Command::Run(options) => run::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

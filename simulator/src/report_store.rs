@@ -61,10 +61,10 @@ impl MemoryReportStore {
         self.shelves().executions.len()
     }
 
-    /// What was asked for that leads out of an execution's directory, since the last call.
+    /// What was asked for that leads out of an execution's directory, one at a call.
     #[must_use]
-    pub fn take_violations(&self) -> Vec<String> {
-        std::mem::take(&mut self.shelves().violations)
+    pub fn take_violation(&self) -> Option<String> {
+        self.shelves().violations.pop()
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
@@ -280,8 +280,8 @@ mod tests {
         let (store, id) = (store(), execution());
         assert!(store.put(&id, "../x", "".into()).await.is_err());
         assert!(store.begin(&id, "..").await.is_err());
-        assert_eq!(store.take_violations().len(), 2);
-        assert!(store.take_violations().is_empty());
+        assert_eq!([store.take_violation().is_some(), store.take_violation().is_some()], [true; 2]);
+        assert_eq!(store.take_violation(), None);
         assert_eq!(store.execution_count(), 0);
     }
 

@@ -1,0 +1,300 @@
+//! The invariants of the controller, checked after every event of a run, from outside: from what the API server stores and
+//! what the callback answers.
+//!
+//! Incremental: an event costs the same whatever the cluster's size. Each `invariant_…` is a sentence that holds after every
+//! event; the first that does not ends the run. Deliberately not here: how events get here (`world`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use controller::core::ids::ExecutionId;
+use controller::core::views::PodPhase;
+
+/// What does not hold: a sentence with the figures.
+pub type Violation = String;
+
+/// A job pod as the API server stores it.
+#[derive(Debug, Clone)]
+pub struct JobPod<'a> {
+    /// `metadata.uid`.
+    pub uid: &'a Arc<str>,
+    /// `metadata.name`.
+    pub name: &'a str,
+    /// `spec.nodeName`.
+    pub node: &'a str,
+    /// The execution label.
+    pub execution: &'a str,
+    /// `status.phase`.
+    pub phase: PodPhase,
+}
+
+/// A pod that exists.
+#[derive(Debug)]
+struct Known {
+    execution: ExecutionId,
+    phase: PodPhase,
+}
+
+/// What was seen of one execution.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Pods created.
+    pub created: usize,
+    /// Pods that exist and have not ended.
+    pub running: usize,
+    /// Pods that ended well.
+    pub succeeded: usize,
+    /// Pods that ended badly, or went before they ended.
+    pub failed: usize,
+    /// Node and attempt of every pod there ever was.
+    attempts: BTreeSet<(Box<str>, u32)>,
+}
+
+/// The checker of one run.
+#[derive(Debug)]
+pub struct Checker {
+    pool: NonZeroU32,
+    pods: BTreeMap<Arc<str>, Known>,
+    executions: BTreeMap<ExecutionId, Seen>,
+    running: usize,
+}
+
+fn has_ended(phase: PodPhase) -> bool {
+    matches!(phase, PodPhase::Succeeded | PodPhase::Failed)
+}
+
+/// How far a pod has come: phases only go on.
+fn rank(phase: PodPhase) -> u8 {
+    match phase {
+        PodPhase::Pending => 0,
+        PodPhase::Running | PodPhase::Unknown => 1,
+        PodPhase::Succeeded | PodPhase::Failed => 2,
+    }
+}
+
+/// The attempt that a pod's name tells: `<name>-job-<node>-<execution>`, then `-<attempt>` from the second on.
+fn attempt_of(pod: &JobPod<'_>) -> u32 {
+    let after = pod.name.rsplit_once(pod.execution).map_or("", |(_, after)| after);
+    after.trim_start_matches('-').parse().unwrap_or(1)
+}
+
+impl Checker {
+    /// A checker of a controller with a pool of this size.
+    #[must_use]
+    pub fn new(pool: NonZeroU32) -> Self {
+        Self {
+            pool,
+            pods: BTreeMap::new(),
+            executions: BTreeMap::new(),
+            running: 0,
+        }
+    }
+
+    /// What was seen of an execution.
+    #[must_use]
+    pub fn seen(&self, execution: &ExecutionId) -> Option<&Seen> {
+        self.executions.get(execution)
+    }
+
+    /// A job pod was created or changed.
+    ///
+    /// # Errors
+    /// The invariant that this breaks.
+    pub fn pod_stored(&mut self, pod: &JobPod<'_>) -> Result<(), Violation> {
+        match self.pods.get_mut(pod.uid) {
+            None => self.created(pod),
+            Some(known) => {
+                let before = std::mem::replace(&mut known.phase, pod.phase);
+                invariant_a_phase_never_goes_back(pod, before)?;
+                if has_ended(pod.phase) && !has_ended(before) {
+                    let execution = known.execution.clone();
+                    self.ended(&execution, pod.phase);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A job pod is gone.
+    ///
+    /// # Errors
+    /// Where it was never there.
+    pub fn pod_removed(&mut self, pod: &JobPod<'_>) -> Result<(), Violation> {
+        let Some(known) = self.pods.remove(pod.uid) else {
+            return Err(format!("pod {} went without having been there", pod.name));
+        };
+        if !has_ended(known.phase) {
+            self.ended(&known.execution, PodPhase::Failed);
+        }
+        Ok(())
+    }
+
+    fn created(&mut self, pod: &JobPod<'_>) -> Result<(), Violation> {
+        let Some(execution) = ExecutionId::parse(pod.execution) else {
+            return Err(format!("pod {} has the execution label {:?}", pod.name, pod.execution));
+        };
+        self.invariant_one_execution_is_in_progress(pod, &execution)?;
+        let seen = self.executions.entry(execution.clone()).or_default();
+        let attempt = attempt_of(pod);
+        invariant_one_pod_per_execution_node_and_attempt(seen, pod, attempt)?;
+        seen.created += 1;
+        seen.running += 1;
+        self.running += 1;
+        let known = Known {
+            execution: execution.clone(),
+            phase: pod.phase,
+        };
+        self.pods.insert(Arc::clone(pod.uid), known);
+        if has_ended(pod.phase) {
+            self.ended(&execution, pod.phase);
+        }
+        self.invariant_running_pods_fit_the_pool(pod)
+    }
+
+    fn ended(&mut self, execution: &ExecutionId, phase: PodPhase) {
+        self.running -= 1;
+        if let Some(seen) = self.executions.get_mut(execution) {
+            seen.running -= 1;
+            match phase {
+                PodPhase::Succeeded => seen.succeeded += 1,
+                _ => seen.failed += 1,
+            }
+        }
+    }
+
+    fn invariant_running_pods_fit_the_pool(&self, pod: &JobPod<'_>) -> Result<(), Violation> {
+        if self.running <= self.pool.get() as usize {
+            return Ok(());
+        }
+        let (running, pool) = (self.running, self.pool);
+        Err(format!("pod {} makes {running} that have not ended, of a pool of {pool}", pod.name))
+    }
+
+    fn invariant_one_execution_is_in_progress(&self, pod: &JobPod<'_>, id: &ExecutionId) -> Result<(), Violation> {
+        let Some((newest, seen)) = self.executions.last_key_value() else {
+            return Ok(());
+        };
+        if id < newest {
+            return Err(format!("pod {} is created for {id} when {newest} has begun", pod.name));
+        }
+        if id > newest && seen.running > 0 {
+            let running = seen.running;
+            return Err(format!("pod {} is created when {running} pods of {newest} have not ended", pod.name));
+        }
+        Ok(())
+    }
+}
+
+fn invariant_a_phase_never_goes_back(pod: &JobPod<'_>, before: PodPhase) -> Result<(), Violation> {
+    let onwards = rank(pod.phase) > rank(before) || pod.phase == before;
+    if onwards {
+        Ok(())
+    } else {
+        Err(format!("pod {} goes from {before:?} to {:?}", pod.name, pod.phase))
+    }
+}
+
+fn invariant_one_pod_per_execution_node_and_attempt(
+    seen: &mut Seen,
+    pod: &JobPod<'_>,
+    attempt: u32,
+) -> Result<(), Violation> {
+    if seen.attempts.insert((pod.node.into(), attempt)) {
+        Ok(())
+    } else {
+        let (node, execution) = (pod.node, pod.execution);
+        Err(format!("pod {} is another of node {node}, execution {execution}, attempt {attempt}", pod.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "202601010000";
+    const SECOND: &str = "202601010100";
+
+    /// A checker of a pool of two, and what it says to a sequence of pods.
+    struct Case(Checker);
+
+    impl Case {
+        fn new() -> Self {
+            Self(Checker::new(NonZeroU32::new(2).unwrap()))
+        }
+
+        fn stored(&mut self, uid: &str, name: &str, execution: &str, phase: PodPhase) -> Result<(), Violation> {
+            let uid = Arc::from(uid);
+            let node = name.split('-').nth(2).unwrap_or_default();
+            self.0.pod_stored(&JobPod {
+                uid: &uid,
+                name,
+                node,
+                execution,
+                phase,
+            })
+        }
+
+        fn removed(&mut self, uid: &str) -> Result<(), Violation> {
+            let uid = Arc::from(uid);
+            self.0.pod_removed(&JobPod {
+                uid: &uid,
+                name: "x",
+                node: "n",
+                execution: FIRST,
+                phase: PodPhase::Pending,
+            })
+        }
+    }
+
+    fn name(node: &str, execution: &str) -> String {
+        format!("my-job-{node}-{execution}")
+    }
+
+    #[test]
+    fn a_pool_that_overflows_is_found_and_one_that_is_refilled_is_not() {
+        let mut case = Case::new();
+        let pending = PodPhase::Pending;
+        case.stored("1", &name("a", FIRST), FIRST, pending).unwrap();
+        case.stored("2", &name("b", FIRST), FIRST, pending).unwrap();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded).unwrap();
+        case.stored("3", &name("c", FIRST), FIRST, pending).unwrap();
+        case.removed("2").unwrap();
+        case.stored("4", &name("d", FIRST), FIRST, pending).unwrap();
+        let violation = case.stored("5", &name("e", FIRST), FIRST, pending).unwrap_err();
+        assert!(violation.contains("pool of 2"), "{violation}");
+        let seen = case.0.seen(&ExecutionId::parse(FIRST).unwrap()).unwrap();
+        assert_eq!((seen.created, seen.succeeded, seen.failed, seen.running), (5, 1, 1, 3));
+    }
+
+    #[test]
+    fn a_second_pod_of_a_node_is_found_unless_it_is_another_attempt() {
+        let mut case = Case::new();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Failed).unwrap();
+        let retry = format!("{}-2", name("a", FIRST));
+        case.stored("2", &retry, FIRST, PodPhase::Failed).unwrap();
+        let violation = case.stored("3", &name("a", FIRST), FIRST, PodPhase::Pending).unwrap_err();
+        assert!(violation.contains("attempt 1"), "{violation}");
+    }
+
+    #[test]
+    fn two_executions_at_once_are_found_and_one_after_the_other_is_not() {
+        let mut case = Case::new();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running).unwrap();
+        let violation = case.stored("2", &name("a", SECOND), SECOND, PodPhase::Pending).unwrap_err();
+        assert!(violation.contains("have not ended"), "{violation}");
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded).unwrap();
+        case.stored("3", &name("b", SECOND), SECOND, PodPhase::Pending).unwrap();
+        let violation = case.stored("4", &name("c", FIRST), FIRST, PodPhase::Pending).unwrap_err();
+        assert!(violation.contains("has begun"), "{violation}");
+    }
+
+    #[test]
+    fn a_phase_that_goes_back_is_found() {
+        let mut case = Case::new();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running).unwrap();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded).unwrap();
+        assert!(case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running).is_err());
+        assert!(case.removed("unknown").is_err());
+    }
+}
