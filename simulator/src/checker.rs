@@ -75,7 +75,10 @@ fn rank(phase: PodPhase) -> u8 {
 
 /// The attempt that a pod's name tells: `<name>-job-<node>-<execution>`, then `-<attempt>` from the second on.
 fn attempt_of(pod: &JobPod<'_>) -> u32 {
-    let after = pod.name.rsplit_once(pod.execution).map_or("", |(_, after)| after);
+    let after = pod
+        .name
+        .rsplit_once(pod.execution)
+        .map_or("", |(_, after)| after);
     after.trim_start_matches('-').parse().unwrap_or(1)
 }
 
@@ -132,7 +135,10 @@ impl Checker {
 
     fn created(&mut self, pod: &JobPod<'_>) -> Result<(), Violation> {
         let Some(execution) = ExecutionId::parse(pod.execution) else {
-            return Err(format!("pod {} has the execution label {:?}", pod.name, pod.execution));
+            return Err(format!(
+                "pod {} has the execution label {:?}",
+                pod.name, pod.execution
+            ));
         };
         self.invariant_one_execution_is_in_progress(pod, &execution)?;
         let seen = self.executions.entry(execution.clone()).or_default();
@@ -168,19 +174,32 @@ impl Checker {
             return Ok(());
         }
         let (running, pool) = (self.running, self.pool);
-        Err(format!("pod {} makes {running} that have not ended, of a pool of {pool}", pod.name))
+        Err(format!(
+            "pod {} makes {running} that have not ended, of a pool of {pool}",
+            pod.name
+        ))
     }
 
-    fn invariant_one_execution_is_in_progress(&self, pod: &JobPod<'_>, id: &ExecutionId) -> Result<(), Violation> {
+    fn invariant_one_execution_is_in_progress(
+        &self,
+        pod: &JobPod<'_>,
+        id: &ExecutionId,
+    ) -> Result<(), Violation> {
         let Some((newest, seen)) = self.executions.last_key_value() else {
             return Ok(());
         };
         if id < newest {
-            return Err(format!("pod {} is created for {id} when {newest} has begun", pod.name));
+            return Err(format!(
+                "pod {} is created for {id} when {newest} has begun",
+                pod.name
+            ));
         }
         if id > newest && seen.running > 0 {
             let running = seen.running;
-            return Err(format!("pod {} is created when {running} pods of {newest} have not ended", pod.name));
+            return Err(format!(
+                "pod {} is created when {running} pods of {newest} have not ended",
+                pod.name
+            ));
         }
         Ok(())
     }
@@ -191,7 +210,10 @@ fn invariant_a_phase_never_goes_back(pod: &JobPod<'_>, before: PodPhase) -> Resu
     if onwards {
         Ok(())
     } else {
-        Err(format!("pod {} goes from {before:?} to {:?}", pod.name, pod.phase))
+        Err(format!(
+            "pod {} goes from {before:?} to {:?}",
+            pod.name, pod.phase
+        ))
     }
 }
 
@@ -204,7 +226,10 @@ fn invariant_one_pod_per_execution_node_and_attempt(
         Ok(())
     } else {
         let (node, execution) = (pod.node, pod.execution);
-        Err(format!("pod {} is another of node {node}, execution {execution}, attempt {attempt}", pod.name))
+        Err(format!(
+            "pod {} is another of node {node}, execution {execution}, attempt {attempt}",
+            pod.name
+        ))
     }
 }
 
@@ -223,7 +248,13 @@ mod tests {
             Self(Checker::new(NonZeroU32::new(2).unwrap()))
         }
 
-        fn stored(&mut self, uid: &str, name: &str, execution: &str, phase: PodPhase) -> Result<(), Violation> {
+        fn stored(
+            &mut self,
+            uid: &str,
+            name: &str,
+            execution: &str,
+            phase: PodPhase,
+        ) -> Result<(), Violation> {
             let uid = Arc::from(uid);
             let node = name.split('-').nth(2).unwrap_or_default();
             self.0.pod_stored(&JobPod {
@@ -257,44 +288,65 @@ mod tests {
         let pending = PodPhase::Pending;
         case.stored("1", &name("a", FIRST), FIRST, pending).unwrap();
         case.stored("2", &name("b", FIRST), FIRST, pending).unwrap();
-        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded).unwrap();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded)
+            .unwrap();
         case.stored("3", &name("c", FIRST), FIRST, pending).unwrap();
         case.removed("2").unwrap();
         case.stored("4", &name("d", FIRST), FIRST, pending).unwrap();
-        let violation = case.stored("5", &name("e", FIRST), FIRST, pending).unwrap_err();
+        let violation = case
+            .stored("5", &name("e", FIRST), FIRST, pending)
+            .unwrap_err();
         assert!(violation.contains("pool of 2"), "{violation}");
         let seen = case.0.seen(&ExecutionId::parse(FIRST).unwrap()).unwrap();
-        assert_eq!((seen.created, seen.succeeded, seen.failed, seen.running), (5, 1, 1, 3));
+        assert_eq!(
+            (seen.created, seen.succeeded, seen.failed, seen.running),
+            (5, 1, 1, 3)
+        );
     }
 
     #[test]
     fn a_second_pod_of_a_node_is_found_unless_it_is_another_attempt() {
         let mut case = Case::new();
-        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Failed).unwrap();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Failed)
+            .unwrap();
         let retry = format!("{}-2", name("a", FIRST));
         case.stored("2", &retry, FIRST, PodPhase::Failed).unwrap();
-        let violation = case.stored("3", &name("a", FIRST), FIRST, PodPhase::Pending).unwrap_err();
+        let violation = case
+            .stored("3", &name("a", FIRST), FIRST, PodPhase::Pending)
+            .unwrap_err();
         assert!(violation.contains("attempt 1"), "{violation}");
     }
 
     #[test]
     fn two_executions_at_once_are_found_and_one_after_the_other_is_not() {
         let mut case = Case::new();
-        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running).unwrap();
-        let violation = case.stored("2", &name("a", SECOND), SECOND, PodPhase::Pending).unwrap_err();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running)
+            .unwrap();
+        let violation = case
+            .stored("2", &name("a", SECOND), SECOND, PodPhase::Pending)
+            .unwrap_err();
         assert!(violation.contains("have not ended"), "{violation}");
-        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded).unwrap();
-        case.stored("3", &name("b", SECOND), SECOND, PodPhase::Pending).unwrap();
-        let violation = case.stored("4", &name("c", FIRST), FIRST, PodPhase::Pending).unwrap_err();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded)
+            .unwrap();
+        case.stored("3", &name("b", SECOND), SECOND, PodPhase::Pending)
+            .unwrap();
+        let violation = case
+            .stored("4", &name("c", FIRST), FIRST, PodPhase::Pending)
+            .unwrap_err();
         assert!(violation.contains("has begun"), "{violation}");
     }
 
     #[test]
     fn a_phase_that_goes_back_is_found() {
         let mut case = Case::new();
-        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running).unwrap();
-        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded).unwrap();
-        assert!(case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running).is_err());
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running)
+            .unwrap();
+        case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded)
+            .unwrap();
+        assert!(
+            case.stored("1", &name("a", FIRST), FIRST, PodPhase::Running)
+                .is_err()
+        );
         assert!(case.removed("unknown").is_err());
     }
 }

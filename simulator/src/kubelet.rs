@@ -182,6 +182,9 @@ impl Exit {
     }
 }
 
+/// Fields of a status.
+const STATUS_FIELDS: usize = 10;
+
 /// What a status says beyond its step.
 #[derive(Debug, Clone)]
 pub struct Sighting {
@@ -223,7 +226,7 @@ pub fn status(
         Report::Ended(exit) if exit.code == 0 => "Succeeded",
         Report::Ended(_) => "Failed",
     };
-    let mut status = Map::new();
+    let mut status = Map::with_capacity(STATUS_FIELDS);
     status.insert("phase".into(), phase.into());
     status.insert("conditions".into(), conditions(report, sighting));
     status.insert("hostIP".into(), sighting.host_ip.as_str().into());
@@ -263,7 +266,7 @@ fn conditions(report: &Report, sighting: &Sighting) -> Value {
     let seen = rfc3339(sighting.seen);
     let now = rfc3339(sighting.now);
     let condition = |kind: &str, since: &str, reason: Option<&str>, holds: bool| {
-        let mut condition = Map::new();
+        let mut condition = Map::with_capacity(5);
         condition.insert("type".into(), kind.into());
         condition.insert("status".into(), if holds { "True" } else { "False" }.into());
         condition.insert("lastProbeTime".into(), Value::Null);
@@ -294,7 +297,7 @@ fn container_status(uid: &str, container: &Value, report: &Report, sighting: &Si
     let name = container["name"].as_str().unwrap_or_default();
     let image = container["image"].as_str().unwrap_or_default();
     let running = *report == Report::Running;
-    let mut status = Map::new();
+    let mut status = Map::with_capacity(9);
     status.insert("name".into(), name.into());
     status.insert("image".into(), image.into());
     status.insert("restartCount".into(), 0.into());

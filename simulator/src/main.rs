@@ -6,6 +6,9 @@ use clap::{Parser, Subcommand};
 use simulator::run::{self, RunOptions};
 use simulator::serve::{self, ServeOptions};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A simulated Kubernetes cluster: an API server in memory and thousands of fake nodes whose job pods report as real ones do
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]

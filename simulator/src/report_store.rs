@@ -280,7 +280,13 @@ mod tests {
         let (store, id) = (store(), execution());
         assert!(store.put(&id, "../x", "".into()).await.is_err());
         assert!(store.begin(&id, "..").await.is_err());
-        assert_eq!([store.take_violation().is_some(), store.take_violation().is_some()], [true; 2]);
+        assert_eq!(
+            [
+                store.take_violation().is_some(),
+                store.take_violation().is_some()
+            ],
+            [true; 2]
+        );
         assert_eq!(store.take_violation(), None);
         assert_eq!(store.execution_count(), 0);
     }

@@ -44,7 +44,10 @@ impl fmt::Display for RunOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (nodes, pool, executions) = (self.nodes, self.pool(), self.executions);
         let pods = &self.pods;
-        write!(f, "simulator run --nodes {nodes} --pool {pool} --executions {executions} {pods}")
+        write!(
+            f,
+            "simulator run --nodes {nodes} --pool {pool} --executions {executions} {pods}"
+        )
     }
 }
 
@@ -62,7 +65,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         seed: options.pods.seed,
     };
     let bar = progress_bar(u64::from(options.nodes) * u64::from(options.executions));
-    #[allow(clippy::disallowed_methods, reason = "the wall clock is what is measured")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the wall clock is what is measured"
+    )]
     let begun = Instant::now();
     let outcome = simulate(&world, |progress| bar.set_position(progress.ended));
     let wall = begun.elapsed();
@@ -79,7 +85,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
 /// Silent where stderr is no terminal.
 fn progress_bar(pods: u64) -> ProgressBar {
     let template = "{elapsed_precise} {wide_bar} {pos}/{len} pods, {eta} left";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(pods).with_style(style)
 }
 
@@ -88,14 +95,26 @@ fn ideal(options: &RunOptions) -> Duration {
     options.pods.pod_seconds.0 * options.nodes.div_ceil(options.pool().get())
 }
 
-#[allow(clippy::cast_precision_loss, reason = "figures for people, of three digits")]
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "figures for people, of three digits"
+)]
 fn table(options: &RunOptions, outcome: &Outcome, wall: Duration) -> String {
     let ideal = ideal(options).as_secs_f64();
-    let makespans: Vec<f64> = outcome.executions.iter().map(|execution| execution.makespan.as_secs_f64()).collect();
+    let makespans: Vec<f64> = outcome
+        .executions
+        .iter()
+        .map(|execution| execution.makespan.as_secs_f64())
+        .collect();
     let longest = makespans.iter().copied().fold(0.0, f64::max);
     let mean = makespans.iter().sum::<f64>() / makespans.len().max(1) as f64;
-    let sum = |part: fn(&crate::world::ExecutionOutcome) -> usize| outcome.executions.iter().map(part).sum::<usize>();
-    let (succeeded, failed) = (sum(|execution| execution.succeeded), sum(|execution| execution.failed));
+    let sum = |part: fn(&crate::world::ExecutionOutcome) -> usize| {
+        outcome.executions.iter().map(part).sum::<usize>()
+    };
+    let (succeeded, failed) = (
+        sum(|execution| execution.succeeded),
+        sum(|execution| execution.failed),
+    );
     let wall_s = wall.as_secs_f64().max(1e-9);
     let virtual_s = outcome.virtual_time.as_secs_f64();
     let rows = [
@@ -103,14 +122,28 @@ fn table(options: &RunOptions, outcome: &Outcome, wall: Duration) -> String {
         ("pods", format!("{succeeded} succeeded, {failed} failed")),
         ("virtual time", format!("{virtual_s:.1} s")),
         ("wall time", format!("{wall_s:.2} s")),
-        ("virtual seconds per wall second", format!("{:.0}", virtual_s / wall_s)),
+        (
+            "virtual seconds per wall second",
+            format!("{:.0}", virtual_s / wall_s),
+        ),
         ("events", outcome.events.to_string()),
-        ("events per wall second", format!("{:.0}", outcome.events as f64 / wall_s)),
+        (
+            "events per wall second",
+            format!("{:.0}", outcome.events as f64 / wall_s),
+        ),
         ("makespan, ideal", format!("{ideal:.3} s")),
-        ("makespan, mean", format!("{mean:.3} s ({:.4} of the ideal)", mean / ideal)),
-        ("makespan, longest", format!("{longest:.3} s ({:.4} of the ideal)", longest / ideal)),
+        (
+            "makespan, mean",
+            format!("{mean:.3} s ({:.4} of the ideal)", mean / ideal),
+        ),
+        (
+            "makespan, longest",
+            format!("{longest:.3} s ({:.4} of the ideal)", longest / ideal),
+        ),
         ("digest", outcome.digest.clone()),
     ];
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+    rows.iter()
+        .map(|(name, value)| format!("{name:width$}  {value}\n"))
+        .collect()
 }

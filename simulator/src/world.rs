@@ -136,7 +136,9 @@ impl fmt::Display for Failure {
         const LINES: usize = 30;
         writeln!(f, "{}", self.violation)?;
         let from = self.timeline.len().saturating_sub(LINES);
-        self.timeline[from..].iter().try_for_each(|line| writeln!(f, "  {line}"))
+        self.timeline[from..]
+            .iter()
+            .try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
 
@@ -158,7 +160,10 @@ pub struct Progress {
 ///
 /// # Panics
 /// Where the runtime cannot be built, or the world's own configuration is wrong.
-pub fn simulate(options: &WorldOptions, progress: impl FnMut(Progress)) -> Result<Outcome, Failure> {
+pub fn simulate(
+    options: &WorldOptions,
+    progress: impl FnMut(Progress),
+) -> Result<Outcome, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -198,7 +203,11 @@ impl Record {
     fn pod(&mut self, event: &WatchEvent, pod: &Stored) {
         let metadata = &pod.metadata;
         let phase = pod.text("/status/phase");
-        self.append(format_args!("pod {} {} {phase}", metadata.name, event.name()));
+        self.append(format_args!(
+            "pod {} {} {phase}",
+            metadata.name,
+            event.name()
+        ));
         let Some(execution) = metadata.labels.get(EXECUTION_LABEL) else {
             return;
         };
@@ -232,7 +241,9 @@ impl Record {
 
     fn check_directory_and_series(&mut self) {
         if let Some(violation) = self.store.take_violation() {
-            self.blame(Err(format!("a report would leave its directory: {violation}")));
+            self.blame(Err(format!(
+                "a report would leave its directory: {violation}"
+            )));
         }
         if self.log.lines().is_multiple_of(EVENTS_PER_SERIES_COUNT) {
             let bounded = self.invariant_series_are_bounded();
@@ -270,7 +281,9 @@ fn invariant_what_is_acknowledged_is_stored(
     if stored.as_ref() == Some(&post.body) {
         Ok(())
     } else {
-        Err(format!("{path} was acknowledged, and {name} is not stored as it was sent"))
+        Err(format!(
+            "{path} was acknowledged, and {name} is not stored as it was sent"
+        ))
     }
 }
 
@@ -303,9 +316,8 @@ impl Transport for Recorded {
 /// Tells the record of every change of a pod, until dropped.
 async fn record_pods(api: ApiServer, record: Shared, alarm: Arc<Notify>) {
     let mut changes = api.subscribe();
-    let mut cursor = api.read(|state| {
-        state.watch(&resource::PODS, None, Selector::default(), WatchFrom::Now)
-    });
+    let mut cursor =
+        api.read(|state| state.watch(&resource::PODS, None, Selector::default(), WatchFrom::Now));
     loop {
         let events = api.read(|state| state.poll(&mut cursor, EVENTS_AT_ONCE));
         if events.is_empty() {
@@ -418,7 +430,8 @@ impl World {
     async fn run(mut self, mut progress: impl FnMut(Progress)) -> Result<Outcome, Failure> {
         let mut outcomes = Vec::new();
         for number in 0..self.executions {
-            let due = first_tick() + SignedDuration::try_from(PERIOD * number).unwrap_or(SignedDuration::ZERO);
+            let due = first_tick()
+                + SignedDuration::try_from(PERIOD * number).unwrap_or(SignedDuration::ZERO);
             let outcome = self.run_execution(due, &mut progress).await;
             outcomes.push(outcome.map_err(|violation| self.failure(violation))?);
         }
@@ -443,7 +456,10 @@ impl World {
         let bound = self.bound;
         let summary = timeout(bound, self.await_end(&id, progress)).await;
         let summary = summary.unwrap_or_else(|_| {
-            Err(format!("execution {id} has not ended within {} s", bound.as_secs()))
+            Err(format!(
+                "execution {id} has not ended within {} s",
+                bound.as_secs()
+            ))
         })?;
         self.check_end(&id, &summary)
     }
@@ -472,7 +488,10 @@ impl World {
                 virtual_time: self.clock.monotonic().0,
             });
             // The document is as large as the cluster: it is read only when nothing runs any more.
-            let nothing_runs = record.checker.seen(id).is_some_and(|seen| seen.running == 0);
+            let nothing_runs = record
+                .checker
+                .seen(id)
+                .is_some_and(|seen| seen.running == 0);
             if nothing_runs && let Some(bytes) = self.store.get(id, summary::FILE_NAME) {
                 let summary: ExecutionSummary =
                     serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
@@ -484,19 +503,28 @@ impl World {
     }
 
     /// What the controller says of the execution agrees with what the pods did.
-    fn check_end(&self, id: &ExecutionId, summary: &ExecutionSummary) -> Result<ExecutionOutcome, Violation> {
+    fn check_end(
+        &self,
+        id: &ExecutionId,
+        summary: &ExecutionSummary,
+    ) -> Result<ExecutionOutcome, Violation> {
         let record = lock(&self.record);
         record.invariant_series_are_bounded()?;
         let kept = self.store.execution_count();
         if kept > REPORT_HISTORY as usize {
-            return Err(format!("{kept} executions are kept, of at most {REPORT_HISTORY}"));
+            return Err(format!(
+                "{kept} executions are kept, of at most {REPORT_HISTORY}"
+            ));
         }
         let count = |state| summary.counts.get(&state).copied().unwrap_or(0) as usize;
         let succeeded = count(controller::core::state::NodeState::Succeeded);
         let failed = count(controller::core::state::NodeState::Failed);
         let seen = record.checker.seen(id);
-        let (pods_succeeded, pods_failed) = seen.map_or((0, 0), |seen| (seen.succeeded, seen.failed));
-        if (succeeded, failed) != (pods_succeeded, pods_failed) || succeeded + failed != summary.nodes.len() {
+        let (pods_succeeded, pods_failed) =
+            seen.map_or((0, 0), |seen| (seen.succeeded, seen.failed));
+        if (succeeded, failed) != (pods_succeeded, pods_failed)
+            || succeeded + failed != summary.nodes.len()
+        {
             let nodes = summary.nodes.len();
             return Err(format!(
                 "execution {id} of {nodes} nodes says {succeeded} succeeded and {failed} failed, of the pods it was \
@@ -560,7 +588,8 @@ fn create_namespace_and_config(api: &ApiServer, config_yaml: &str) {
         (Target::new(&resource::CONFIG_MAPS, NAMESPACE, ""), config),
     ];
     for (target, object) in objects {
-        let created = api.with_state(|state| state.create(now, target, object, WriteOptions::default()));
+        let created =
+            api.with_state(|state| state.create(now, target, object, WriteOptions::default()));
         created.expect("an empty cluster takes a namespace and its ConfigMap");
     }
 }

@@ -256,14 +256,17 @@ impl Object {
             .map(|(_, v)| &**v)
     }
 
-    /// The value at a JSON pointer below a top-level field other than `metadata`, e.g. `/status/phase`.
+    /// The value at a JSON pointer below a top-level field other than `metadata`, e.g. `/status/phase`. Fields with a `/` or
+    /// a `~` in their names cannot be reached: none that is asked for has one, and unescaping would cost a copy a step.
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> Option<&Value> {
-        let rest = pointer.strip_prefix('/')?;
-        match rest.split_once('/') {
-            None => self.get(rest),
-            Some((key, _)) => self.get(key)?.pointer(&rest[key.len()..]),
-        }
+        let mut steps = pointer.strip_prefix('/')?.split('/');
+        let section = self.get(steps.next()?)?;
+        steps.try_fold(section, |value, step| match value {
+            Value::Object(map) => map.get(step),
+            Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+            _ => None,
+        })
     }
 
     /// The text at a JSON pointer; empty where there is none.

@@ -8,12 +8,12 @@ use simulator::state::resource::ROWS;
 use simulator::state::{DeleteOptions, Options, Part, Row, State, Target, WriteOptions, resource};
 
 /// A fresh cluster with the suite's namespace and no kubelet.
-pub struct Cluster {
-    pub api: ApiServer,
+pub(crate) struct Cluster {
+    pub(crate) api: ApiServer,
 }
 
 impl Cluster {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let clock = SimClock::starting_at("2026-01-01T03:42:00Z".parse().unwrap());
         let api = ApiServer::new(State::new(&Options::default()), clock.of_api_server());
         let mut others = Others { api: api.clone() };
@@ -22,7 +22,7 @@ impl Cluster {
         Self { api }
     }
 
-    pub fn others(&self) -> Others {
+    pub(crate) fn others(&self) -> Others {
         Others {
             api: self.api.clone(),
         }
@@ -30,7 +30,7 @@ impl Cluster {
 }
 
 /// Everybody but the implementation under test.
-pub struct Others {
+pub(crate) struct Others {
     api: ApiServer,
 }
 
