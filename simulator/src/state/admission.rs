@@ -90,6 +90,22 @@ pub(super) fn common(object: &Object, old: Option<&Object>) -> Vec<Cause> {
             }
         }
     }
+    if let Some(old) = old.filter(|old| old.metadata.deletion_timestamp.is_some()) {
+        let kept = &old.metadata.finalizers;
+        let added: Vec<_> = meta
+            .finalizers
+            .iter()
+            .filter(|f| !kept.contains(f))
+            .collect();
+        if !added.is_empty() {
+            let quoted: Vec<String> = added.iter().map(|f| format!("{f:?}")).collect();
+            let detail = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                quoted.join(", ")
+            );
+            causes.push(Cause::forbidden("metadata.finalizers", &detail));
+        }
+    }
     for finalizer in &*meta.finalizers {
         if let Some(why) = names::label_key(finalizer) {
             causes.push(Cause::invalid(

@@ -15,6 +15,9 @@ use super::status::Status;
 use super::write::whole_seconds;
 use super::{Part, State, Target};
 
+/// The namespaces that the admission plugin `NamespaceLifecycle` keeps.
+const PROTECTED: &[&str] = &["default", "kube-public", "kube-system"];
+
 /// How a delete is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeleteOptions {
@@ -73,6 +76,10 @@ impl State {
             return Ok(self.delete_gracefully(now, &old, options));
         }
         if std::ptr::eq(target.row, &raw const NAMESPACES) {
+            if PROTECTED.contains(&target.name) {
+                let why = "this namespace may not be deleted";
+                return Err(Status::forbidden(target.row, target.name, why, Vec::new()));
+            }
             return Ok(self.delete_namespace(now, &old, options));
         }
         if !old.metadata.finalizers.is_empty() {

@@ -54,10 +54,8 @@ impl Selector {
         };
         for (path, equal, value) in parse_fields(fields).map_err(Status::bad_request)? {
             let Some(path) = field_path(row, &path) else {
-                return Err(Status::bad_request(format!(
-                    "Unable to find {:?} that match label selector {labels:?}, field selector {fields:?}: field label not supported: {path}",
-                    format!("{}/{}, Resource={}", row.group, row.version, row.plural)
-                )));
+                let message = format!("field label not supported: {path}");
+                return Err(Status::bad_request(message));
             };
             selector.fields.push(Field { path, equal, value });
         }

@@ -372,6 +372,16 @@ fn finalizer_holds_an_object_until_it_is_removed() {
             .deletion_grace_period_seconds,
         Some(0)
     );
+    let more =
+        Patch::Merge(json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}}));
+    let refused = state.patch(
+        NOW,
+        config_map("f"),
+        Part::Whole,
+        &more,
+        WriteOptions::default(),
+    );
+    assert_eq!(refused.unwrap_err().code, 422);
     let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     state
         .patch(
@@ -417,6 +427,24 @@ fn namespace_goes_with_its_content_and_takes_no_more() {
         .delete(NOW, Target::new(&PODS, "n", "p"), &DeleteOptions::now())
         .unwrap();
     assert_eq!(state.get(namespace).unwrap_err().code, 404);
+}
+
+#[test]
+fn namespaces_of_the_system_stay() {
+    let kept = state()
+        .delete(
+            NOW,
+            Target::cluster(&NAMESPACES, "kube-system"),
+            &DeleteOptions::default(),
+        )
+        .unwrap_err();
+    assert_eq!(
+        (kept.code, kept.message.as_str()),
+        (
+            403,
+            "namespaces \"kube-system\" is forbidden: this namespace may not be deleted"
+        )
+    );
 }
 
 #[test]
