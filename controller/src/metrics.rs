@@ -16,7 +16,9 @@ use self::own::OwnMetrics;
 use self::series::{Exposition, SeriesStore, write_family_header, write_value};
 use crate::config::Config;
 use crate::core::ids::ExecutionId;
+use crate::core::metric_families::VERSION;
 use crate::core::report::Results;
+use crate::core::series_forecast::SeriesForecast;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -71,6 +73,13 @@ impl Metrics {
         self.lock().prune(id);
     }
 
+    /// The series to expect of an execution over so many nodes: each as the widest node in memory, at least a sample of every
+    /// gauge, in every execution that is exported.
+    #[must_use]
+    pub fn forecast(&self, nodes: usize) -> SeriesForecast {
+        self.lock().forecast(nodes)
+    }
+
     /// How many series the job pods' gauges have in memory.
     #[must_use]
     pub fn series_count(&self) -> usize {
@@ -94,11 +103,10 @@ impl Metrics {
 
 /// The original's information metric: dashboards join on it.
 fn info_family(config: &Config) -> String {
-    const NAME: &str = "com_github_bakito_batch_job_controller";
     let mut text = String::new();
     write_family_header(
         &mut text,
-        NAME,
+        VERSION,
         "information about the batch-job-controller",
     );
     let labels = [
@@ -109,7 +117,7 @@ fn info_family(config: &Config) -> String {
         ("reportHistory", config.report_history.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    text.push_str(NAME);
+    text.push_str(VERSION);
     for (index, (name, value)) in labels.iter().enumerate() {
         let _ = write!(text, "{}{name}=\"", if index == 0 { '{' } else { ',' });
         series::write_escaped(&mut text, value);

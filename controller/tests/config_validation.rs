@@ -786,6 +786,13 @@ fn gauges_must_be_exportable() {
     assert!(config.metrics.gauges["plain"].labels.is_empty());
     let version_metric = "metrics: {prefix: com_github_bakito, gauges: {batch_job_controller: {}}}";
     assert!(errors(version_metric)[0].starts_with("metrics.gauges.batch_job_controller: found "));
+    assert_eq!(
+        errors("name: batch-job-controller\nmetrics: {gauges: {nodes: {}, disk_free: {}}}"),
+        [
+            "metrics.gauges.nodes: found the name \"nodes\", want another name: batch_job_controller_nodes is exported by the \
+             controller itself"
+        ]
+    );
 }
 
 #[test]

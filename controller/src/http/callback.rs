@@ -5,19 +5,18 @@
 //! are small and read whole. Answers are one line of text for the job's author.
 
 mod file;
+mod target;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::rejection::PathRejection;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Request, State};
-use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::{MethodRouter, post};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use http_body_util::LengthLimitError;
 use tracing::{debug, info, warn};
 
+use self::target::{Endpoint, Target};
 use super::error::HttpError;
 use crate::config::CallbackBodyLimit;
 use crate::core::event_message::parse_event;
@@ -58,62 +57,49 @@ pub fn router<R: ReportStore, E: Entropy>(
         entropy,
         limits,
     };
-    let count = middleware::from_fn_with_state(callbacks.handle.clone(), count);
-    let router = Router::new();
-    let router = endpoint(router, "result", post(result::<R, E>));
-    let router = endpoint(router, "file", post(file::file::<R, E>));
-    let router = endpoint(router, "event", post(event::<R, E>));
-    router
-        .fallback(async || HttpError::new(StatusCode::NOT_FOUND, "404 page not found"))
-        .layer(count)
+    Router::new()
+        .fallback(dispatch::<R, E>)
         .layer(DefaultBodyLimit::disable())
         .with_state(callbacks)
 }
 
-/// A trailing slash is accepted.
-fn endpoint<S: Clone + Send + Sync + 'static>(
-    router: Router<S>,
-    name: &str,
-    methods: MethodRouter<S>,
-) -> Router<S> {
-    let path = format!("/report/{{node}}/{{execution}}/{name}");
-    router
-        .route(&format!("{path}/"), methods.clone())
-        .route(&path, methods)
-}
-
-/// Counts answers by endpoint and code.
-async fn count(State(handle): State<ControllerHandle>, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    let path = path
+/// Answers every request, and counts the answers by endpoint and code.
+async fn dispatch<R: ReportStore, E: Entropy>(
+    State(callbacks): State<Callbacks<R, E>>,
+    request: Request,
+) -> Response {
+    let target = Target::parse(request.uri().path());
+    let label = target
         .as_ref()
-        .map_or("", |path| path.as_str().trim_end_matches('/'));
-    let endpoint = match path.rsplit('/').next() {
-        Some("result") => "result",
-        Some("file") => "file",
-        Some("event") => "event",
-        _ => "other",
+        .map_or("other", |target| target.endpoint.as_str());
+    let answer = match target {
+        Ok(target) => callbacks.answer(target, request).await,
+        Err(error) => Err(error),
     };
-    handle
+    let response = answer.into_response();
+    callbacks
+        .handle
         .metrics()
         .own()
-        .callback_answered(endpoint, response.status().as_u16());
+        .callback_answered(label, response.status().as_u16());
     response
 }
 
-type Pair = Result<Path<(String, String)>, PathRejection>;
-
 impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
-    /// The admitted caller of a path.
-    fn admit(&self, pair: Pair) -> Result<Caller, HttpError> {
-        // What decodes to a further path segment is another path.
-        let not_found = || HttpError::new(StatusCode::NOT_FOUND, "404 page not found");
-        let Path((node, execution)) = pair.map_err(|_| not_found())?;
-        if node.contains('/') || execution.contains('/') {
-            return Err(not_found());
+    async fn answer(&self, target: Target, request: Request) -> Result<(), HttpError> {
+        if request.method() != Method::POST {
+            return Err(HttpError::method_not_allowed("POST"));
         }
-        match self.handle.admits(&node, &execution) {
+        let caller = self.admit(target.node, &target.execution)?;
+        match target.endpoint {
+            Endpoint::Result => self.result(caller, request).await,
+            Endpoint::File => self.file(caller, request).await,
+            Endpoint::Event => self.event(caller, request).await,
+        }
+    }
+
+    fn admit(&self, node: String, execution: &str) -> Result<Caller, HttpError> {
+        match self.handle.admits(&node, execution) {
             Some(execution) => Ok(Caller { node, execution }),
             None => Err(HttpError::new(
                 StatusCode::NOT_ACCEPTABLE,
@@ -121,42 +107,32 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
             )),
         }
     }
-}
 
-async fn result<R: ReportStore, E: Entropy>(
-    State(callbacks): State<Callbacks<R, E>>,
-    pair: Pair,
-    request: Request,
-) -> Result<(), HttpError> {
-    let caller = callbacks.admit(pair)?;
-    let body = read_whole(request, callbacks.limits.result_bytes).await?;
-    let results = parse_results(&body).map_err(|error| refused(&caller, error.to_string()))?;
-    let name = report_name::result_name(&caller.node);
-    let length = body.len() as u64;
-    let stored = callbacks.reports.put(&caller.execution, &name, body).await;
-    callbacks.note_stored(&caller, stored, length)?;
-    debug!(execution_id = %caller.execution, node = caller.node, bytes = length, "result received");
-    let told = callbacks
-        .handle
-        .result_stored(caller.execution, caller.node, name, results)
-        .await;
-    told.map_err(|error| not_taken(&error))
-}
+    async fn result(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
+        let body = read_whole(request, self.limits.result_bytes).await?;
+        let results = parse_results(&body).map_err(|error| refused(&caller, error.to_string()))?;
+        let name = report_name::result_name(&caller.node);
+        let length = body.len() as u64;
+        let stored = self.reports.put(&caller.execution, &name, body).await;
+        self.note_stored(&caller, stored, length)?;
+        debug!(execution_id = %caller.execution, node = caller.node, bytes = length, "result received");
+        let told = self
+            .handle
+            .result_stored(caller.execution, caller.node, name, results)
+            .await;
+        told.map_err(|error| not_taken(&error))
+    }
 
-async fn event<R: ReportStore, E: Entropy>(
-    State(callbacks): State<Callbacks<R, E>>,
-    pair: Pair,
-    request: Request,
-) -> Result<(), HttpError> {
-    let caller = callbacks.admit(pair)?;
-    let body = read_whole(request, callbacks.limits.event_bytes).await?;
-    let event = parse_event(&body).map_err(|error| refused(&caller, error.to_string()))?;
-    debug!(execution_id = %caller.execution, node = caller.node, reason = event.reason, "event received");
-    let posted = callbacks
-        .handle
-        .post_event(caller.execution, caller.node, event)
-        .await;
-    posted.map_err(|error| not_taken(&error))
+    async fn event(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
+        let body = read_whole(request, self.limits.event_bytes).await?;
+        let event = parse_event(&body).map_err(|error| refused(&caller, error.to_string()))?;
+        debug!(execution_id = %caller.execution, node = caller.node, reason = event.reason, "event received");
+        let posted = self
+            .handle
+            .post_event(caller.execution, caller.node, event)
+            .await;
+        posted.map_err(|error| not_taken(&error))
+    }
 }
 
 /// Reads a body up to `limit` bytes; it is never larger in memory.

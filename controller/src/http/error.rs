@@ -10,6 +10,8 @@ pub struct HttpError {
     pub status: StatusCode,
     /// One line, naming the field and the limit where there is one.
     pub message: String,
+    /// With 405, the methods that there are.
+    pub allow: Option<&'static str>,
 }
 
 impl HttpError {
@@ -19,6 +21,19 @@ impl HttpError {
         Self {
             status,
             message: message.into(),
+            allow: None,
+        }
+    }
+
+    /// 405, with the methods of the path as `Allow` lists them.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        Self {
+            allow: Some(allow),
+            ..Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!("method: must be {allow}"),
+            )
         }
     }
 
@@ -38,6 +53,11 @@ impl IntoResponse for HttpError {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if let Some(allow) = self.allow {
+            response
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
     }

@@ -10,9 +10,8 @@ use prometheus::{
 };
 
 use crate::core::failure::ClusterError;
+use crate::core::metric_families::OWN_PREFIX;
 use crate::core::state::{ExecutionState, NodeState, Reason};
-
-const PREFIX: &str = "batch_job_controller";
 
 /// Buckets from one second to a day: a run over one node, and one that misses its daily window.
 const EXECUTION_SECONDS_BUCKETS: [f64; 12] = [
@@ -277,7 +276,7 @@ fn seconds(time: Timestamp) -> f64 {
 }
 
 fn name(suffix: &str) -> String {
-    format!("{PREFIX}_{suffix}")
+    format!("{OWN_PREFIX}_{suffix}")
 }
 
 /// Registers a metric of a fixed, valid, unique name: a failure is a mistake in this file that every test shows.
@@ -318,4 +317,27 @@ fn counter(registry: &Registry, suffix: &str, help: &str) -> GenericCounter<Atom
 
 fn counter_vec(registry: &Registry, suffix: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     registered(registry, IntCounterVec::new(opts(suffix, help), labels))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::core::metric_families;
+
+    #[test]
+    fn every_family_of_the_registry_is_refused_as_a_gauge() {
+        let own = OwnMetrics::new();
+        own.callback_answered("result", 200);
+        own.api_request("list_nodes", &Ok(()));
+        let text = own.render();
+        let families: BTreeSet<&str> = (text.lines())
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|line| line.split(' ').next().unwrap())
+            .collect();
+        let known: Vec<String> = metric_families::OWN.iter().map(|suffix| name(suffix)).collect();
+        assert_eq!(families, known.iter().map(String::as_str).collect());
+    }
 }

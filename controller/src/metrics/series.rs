@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::core::ids::ExecutionId;
 use crate::core::report::Results;
+use crate::core::series_forecast::SeriesForecast;
 
 /// The label value that stands for each node's newest execution.
 const LATEST: &str = "latest";
@@ -159,6 +160,19 @@ impl SeriesStore {
 
     pub(super) fn prune(&mut self, id: &ExecutionId) {
         self.executions.remove(id);
+    }
+
+    pub(super) fn forecast(&self, nodes: usize) -> SeriesForecast {
+        let seen = self.executions.values().flat_map(BTreeMap::values);
+        // `processing` and `duration` beside the gauges.
+        let configured = self.exposition.gauges.len() + 2;
+        let samples = seen.map(NodeSeries::count).fold(configured, usize::max);
+        let executions = self.exposition.history + usize::from(self.exposition.latest);
+        SeriesForecast {
+            nodes: nodes as u64,
+            samples: samples as u64,
+            executions: executions as u64,
+        }
     }
 
     pub(super) fn series_count(&self) -> usize {

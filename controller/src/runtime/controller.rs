@@ -52,6 +52,8 @@ pub struct Controller<P: Ports> {
     schedule: ScheduleState,
     preparing: bool,
     current: Option<Current>,
+    /// Said once: the number hardly changes from one execution to the next.
+    has_warned_of_series: bool,
 }
 
 /// The execution in progress.
@@ -107,6 +109,7 @@ impl<P: Ports> Controller<P> {
             schedule,
             preparing: false,
             current: None,
+            has_warned_of_series: false,
         };
         (controller, handle)
     }
@@ -269,6 +272,7 @@ impl<P: Ports> Controller<P> {
             pool = plan.pool_size,
             "execution started"
         );
+        self.warn_of_many_series(plan.nodes.len());
         let config = &self.settings.config;
         let job_pod = Arc::new(JobPodSpec {
             controller: config.name.clone(),
@@ -286,6 +290,20 @@ impl<P: Ports> Controller<P> {
             logged_tenths: 0,
         });
         self.carry_out(now, effects);
+    }
+
+    fn warn_of_many_series(&mut self, nodes: usize) {
+        let forecast = self.metrics.forecast(nodes);
+        if forecast.is_excessive() && !self.has_warned_of_series {
+            self.has_warned_of_series = true;
+            warn!(
+                series = forecast.series(),
+                nodes = forecast.nodes,
+                samples = forecast.samples,
+                executions = forecast.executions,
+                "many metric series to come: metrics.history bounds the executions that are exported"
+            );
+        }
     }
 
     /// Tells the execution in progress, if there is one, and carries out what it answers.

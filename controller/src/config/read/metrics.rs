@@ -9,11 +9,10 @@ use super::super::raw::{Findings, Section, join, shown};
 use super::super::values;
 use super::super::{Gauge, Metrics};
 use super::read_port;
+use crate::core::metric_families;
 
 /// Names of metrics behind the prefix that the controller exports itself.
 const RESERVED_GAUGES: [&str; 4] = ["processing", "duration", "pods", "current_execution_id"];
-/// The metric with the controller's version, which no prefix and gauge may add up to.
-const VERSION_METRIC: &str = "com_github_bakito_batch_job_controller";
 
 /// Keys outside of `metrics` that say which executions are exported.
 pub(super) struct Kept {
@@ -100,7 +99,7 @@ fn read_gauges(
 fn check_gauge_name(path: &str, name: &str, prefix: &str, findings: &Findings) {
     let found = || format!("the name {}", shown(&Value::String(name.to_owned())));
     let full_name = format!("{prefix}_{name}");
-    if RESERVED_GAUGES.contains(&name) || full_name == VERSION_METRIC {
+    if RESERVED_GAUGES.contains(&name) || metric_families::is_own(&full_name) {
         let wanted = format!("another name: {full_name} is exported by the controller itself");
         findings.error(path, found(), wanted);
     } else if name.is_empty() || !values::is_metric_name(&format!("_{name}")) {

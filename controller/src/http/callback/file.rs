@@ -2,14 +2,14 @@
 
 use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest as _, Multipart, Request, State};
+use axum::extract::{FromRequest as _, Multipart, Request};
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::Limited;
 use tracing::debug;
 
 use super::{
-    Callbacks, Caller, Pair, body_error, check_announced_length, not_taken, refused, too_large,
+    Callbacks, Caller, body_error, check_announced_length, not_taken, refused, too_large,
 };
 use crate::core::report_name;
 use crate::http::error::HttpError;
@@ -21,25 +21,6 @@ struct Received<U> {
     name: String,
     upload: U,
     bytes: u64,
-}
-
-pub(super) async fn file<R: ReportStore, E: Entropy>(
-    State(callbacks): State<Callbacks<R, E>>,
-    pair: Pair,
-    request: Request,
-) -> Result<(), HttpError> {
-    let caller = callbacks.admit(pair)?;
-    check_announced_length(&request, callbacks.limits.file_bytes)?;
-    let received = if is_form(request.headers()) {
-        callbacks.receive_form(&caller, request).await?
-    } else {
-        vec![callbacks.receive_body(&caller, request).await?]
-    };
-    // Everything has arrived: only now does any of it get its name.
-    for file in received {
-        callbacks.store(&caller, file).await?;
-    }
-    Ok(())
 }
 
 /// Only `multipart/form-data` is a form; any other body is stored as it is, whatever its type says.
@@ -55,6 +36,20 @@ fn text(value: Option<&HeaderValue>) -> Option<&str> {
 }
 
 impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
+    pub(super) async fn file(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
+        check_announced_length(&request, self.limits.file_bytes)?;
+        let received = if is_form(request.headers()) {
+            self.receive_form(&caller, request).await?
+        } else {
+            vec![self.receive_body(&caller, request).await?]
+        };
+        // Everything has arrived: only now does any of it get its name.
+        for file in received {
+            self.store(&caller, file).await?;
+        }
+        Ok(())
+    }
+
     async fn receive_body(
         &self,
         caller: &Caller,

@@ -1,0 +1,364 @@
+//! A cluster in memory: it remembers what was asked of it, and fails when it is told to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use controller::core::ids::ExecutionId;
+use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
+use controller::ports::cluster::{
+    Cluster, NodeView, PodPhase, PodView, PodWatchEvent, ServiceAddress,
+};
+use controller::ports::error::{ClusterError, ClusterErrorKind};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::PATIENCE;
+
+/// The owner that the controller under test is bound to.
+pub const OWNER: &str = "audit";
+
+/// What becomes of a create.
+#[derive(Debug, Clone, Copy)]
+pub enum CreateFault {
+    /// It fails.
+    Fails(ClusterErrorKind),
+    /// The pod is created, but nobody says so.
+    Unanswered,
+}
+
+/// A create that was asked for, answered well or not.
+#[derive(Debug, Clone)]
+pub struct Create {
+    pub name: String,
+    pub at: Instant,
+    pub pod: Pod,
+}
+
+type WatchItem = Result<PodWatchEvent, ClusterError>;
+
+/// Everything that is known of the cluster.
+#[derive(Debug, Default)]
+pub struct State {
+    pub nodes: Vec<NodeView>,
+    /// By name; those of others are among them.
+    pub pods: BTreeMap<String, PodView>,
+    /// Every create, in the order of asking.
+    pub creates: Vec<Create>,
+    /// The execution of every `delete_pods`.
+    pub deletions: Vec<ExecutionId>,
+    pub events: Vec<Event>,
+    pub services: BTreeMap<String, ServiceAddress>,
+    /// By `<pod>/<container>`.
+    pub logs: BTreeMap<String, String>,
+    /// What becomes of the next creates, in their order; beyond that they go well.
+    pub create_faults: VecDeque<CreateFault>,
+    /// Failures of the next calls, by call; beyond them they go well.
+    pub faults: BTreeMap<&'static str, VecDeque<ClusterErrorKind>>,
+    /// Whether a pod that is deleted stays, terminating, until the test removes it.
+    pub keeps_terminating: bool,
+    /// Most job pods that had not ended at any time.
+    pub peak: usize,
+    watchers: Vec<mpsc::UnboundedSender<WatchItem>>,
+    uids: u64,
+}
+
+/// A handle on the cluster.
+#[derive(Debug, Clone)]
+pub struct TestCluster {
+    state: Arc<Mutex<State>>,
+    changes: Arc<watch::Sender<()>>,
+}
+
+fn error(kind: ClusterErrorKind) -> ClusterError {
+    ClusterError::new(kind, format!("the test's {}", kind.category()))
+}
+
+/// A node that is ready.
+pub fn node(name: &str) -> NodeView {
+    NodeView {
+        name: name.to_owned(),
+        uid: format!("uid-of-{name}"),
+        ready: true,
+        ..NodeView::default()
+    }
+}
+
+fn view(pod: &Pod, uid: u64) -> PodView {
+    let label = |name: &str| pod.metadata.labels.as_ref()?.get(name).cloned();
+    let spec = pod.spec.as_ref().unwrap();
+    let init = spec.init_containers.iter().flatten();
+    PodView {
+        name: pod.metadata.name.clone().unwrap(),
+        uid: format!("uid-{uid}"),
+        node: spec.node_name.clone().unwrap_or_default(),
+        owner: label(LABEL_OWNER).unwrap_or_default(),
+        execution: label(LABEL_EXECUTION_ID).and_then(|id| ExecutionId::parse(&id)),
+        phase: PodPhase::Pending,
+        terminating: false,
+        reason: String::new(),
+        message: String::new(),
+        containers: init
+            .chain(&spec.containers)
+            .map(|container| container.name.clone())
+            .collect(),
+    }
+}
+
+impl State {
+    fn owned(&self) -> Vec<PodView> {
+        let owned = self.pods.values().filter(|pod| pod.owner == OWNER);
+        owned.cloned().collect()
+    }
+
+    /// The names of the owner's pods that have not ended.
+    pub fn running(&self) -> Vec<String> {
+        let running = self.pods.values().filter(|pod| {
+            pod.owner == OWNER && matches!(pod.phase, PodPhase::Pending | PodPhase::Running)
+        });
+        running.map(|pod| pod.name.clone()).collect()
+    }
+
+    fn tell(&mut self, event: PodWatchEvent) {
+        self.watchers
+            .retain(|watcher| watcher.send(Ok(event.clone())).is_ok());
+    }
+
+    fn put(&mut self, pod: PodView) {
+        let is_owned = pod.owner == OWNER;
+        self.pods.insert(pod.name.clone(), pod.clone());
+        self.peak = self.peak.max(self.running().len());
+        if is_owned {
+            self.tell(PodWatchEvent::Applied(pod));
+        }
+    }
+
+    fn take(&mut self, name: &str) {
+        if let Some(pod) = self.pods.remove(name)
+            && pod.owner == OWNER
+        {
+            self.tell(PodWatchEvent::Deleted(pod));
+        }
+    }
+}
+
+impl TestCluster {
+    /// A cluster of these nodes, all of them ready.
+    pub fn new(nodes: &[&str]) -> Self {
+        let state = State {
+            nodes: nodes.iter().map(|name| node(name)).collect(),
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            changes: Arc::new(watch::Sender::new(())),
+        }
+    }
+
+    /// What is known now.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    /// Changes it behind the controller's back.
+    pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changes.send_replace(());
+        result
+    }
+
+    /// Waits until `look` finds something.
+    ///
+    /// # Panics
+    /// Where it does not within [`PATIENCE`].
+    pub async fn until<T>(&self, what: &str, look: impl Fn(&State) -> Option<T>) -> T {
+        let mut changes = self.changes.subscribe();
+        let found = async {
+            loop {
+                if let Some(found) = self.look(&look) {
+                    return found;
+                }
+                changes.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(found) => found,
+            Err(_) => panic!("{what}: not seen; pods {:#?}", self.lock().pods),
+        }
+    }
+
+    /// Waits until so many creates were asked for, in all.
+    pub async fn until_created(&self, count: usize) {
+        let enough = |state: &State| (state.creates.len() >= count).then_some(());
+        self.until(&format!("{count} creates"), enough).await;
+    }
+
+    /// The pod of that name, as it is.
+    pub fn pod(&self, name: &str) -> PodView {
+        self.look(|state| state.pods.get(name).cloned())
+            .unwrap_or_else(|| panic!("no pod {name}"))
+    }
+
+    /// Lets a pod reach a phase.
+    pub fn set_phase(&self, name: &str, phase: PodPhase) {
+        let mut pod = self.pod(name);
+        pod.phase = phase;
+        self.put(pod);
+    }
+
+    /// Lets a pod succeed.
+    pub fn succeed(&self, name: &str) {
+        self.set_phase(name, PodPhase::Succeeded);
+    }
+
+    /// Creates or replaces a pod.
+    pub fn put(&self, pod: PodView) {
+        self.change(|state| state.put(pod));
+    }
+
+    /// Removes a pod at once.
+    pub fn remove(&self, name: &str) {
+        self.change(|state| state.take(name));
+    }
+
+    /// Breaks the watch, does `unseen`, and lets the watch list again.
+    pub fn while_unseen(&self, unseen: impl FnOnce(&mut State)) {
+        self.change(|state| {
+            let watchers = std::mem::take(&mut state.watchers);
+            unseen(state);
+            let list = state.owned();
+            for watcher in watchers {
+                let broken = watcher.send(Err(error(ClusterErrorKind::Unavailable)));
+                let again = watcher.send(Ok(PodWatchEvent::Restarted(list.clone())));
+                if broken.is_ok() && again.is_ok() {
+                    state.watchers.push(watcher);
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn fault(&self, call: &'static str) -> Result<(), ClusterError> {
+        let fault = self.change(|state| state.faults.get_mut(call)?.pop_front());
+        fault.map_or(Ok(()), |kind| Err(error(kind)))
+    }
+}
+
+/// The time of a call's way to the API server and back.
+const LATENCY: Duration = Duration::from_millis(5);
+
+impl Cluster for TestCluster {
+    type LogStream = BoxStream<'static, Result<Bytes, ClusterError>>;
+
+    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
+        self.fault("list_nodes")?;
+        Ok(self.look(|state| state.nodes.clone()))
+    }
+
+    async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
+        let name = pod.metadata.name.clone().unwrap();
+        let fault = self.change(|state| {
+            state.creates.push(Create {
+                name: name.clone(),
+                at: Instant::now(),
+                pod: pod.clone(),
+            });
+            state.create_faults.pop_front()
+        });
+        tokio::time::sleep(LATENCY).await;
+        if let Some(CreateFault::Fails(kind)) = fault {
+            return Err(error(kind));
+        }
+        let created = self.change(|state| {
+            if state.pods.contains_key(&name) {
+                return Err(error(ClusterErrorKind::AlreadyExists));
+            }
+            state.uids += 1;
+            let view = view(&pod, state.uids);
+            state.put(view.clone());
+            Ok(view)
+        });
+        match fault {
+            Some(CreateFault::Unanswered) => Err(error(ClusterErrorKind::Unavailable)),
+            _ => created,
+        }
+    }
+
+    async fn get_pod(&self, name: &str) -> Result<PodView, ClusterError> {
+        self.fault("get_pod")?;
+        self.look(|state| state.pods.get(name).cloned())
+            .ok_or_else(|| error(ClusterErrorKind::NotFound))
+    }
+
+    async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
+        self.fault("list_pods")?;
+        Ok(self.look(State::owned))
+    }
+
+    fn watch_pods(&self) -> impl Stream<Item = WatchItem> + Send {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.change(|state| {
+            let _ = sender.send(Ok(PodWatchEvent::Restarted(state.owned())));
+            state.watchers.push(sender);
+        });
+        stream::unfold(receiver, |mut receiver| async move {
+            Some((receiver.recv().await?, receiver))
+        })
+    }
+
+    async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
+        self.change(|state| state.deletions.push(execution.clone()));
+        self.fault("delete_pods")?;
+        self.change(|state| {
+            let mut theirs = state.owned();
+            theirs.retain(|pod| pod.execution.as_ref() == Some(execution));
+            for mut pod in theirs {
+                if state.keeps_terminating {
+                    pod.terminating = true;
+                    state.put(pod);
+                } else {
+                    state.take(&pod.name);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn pod_log(&self, pod: &str, container: &str) -> Result<Self::LogStream, ClusterError> {
+        self.fault("pod_log")?;
+        let log = self.look(|state| state.logs.get(&format!("{pod}/{container}")).cloned());
+        let log = log.ok_or_else(|| error(ClusterErrorKind::NotFound))?;
+        let chunks: Vec<_> = (log.into_bytes().chunks(3))
+            .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+            .collect();
+        Ok(stream::iter(chunks).boxed())
+    }
+
+    async fn create_event(&self, event: Event) -> Result<(), ClusterError> {
+        self.fault("create_event")?;
+        self.change(|state| state.events.push(event));
+        Ok(())
+    }
+
+    async fn config_map(&self, _: &str) -> Result<BTreeMap<String, String>, ClusterError> {
+        Err(error(ClusterErrorKind::NotFound))
+    }
+
+    async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {
+        self.fault("service_address")?;
+        self.look(|state| state.services.get(name).cloned())
+            .ok_or_else(|| error(ClusterErrorKind::NotFound))
+    }
+
+    async fn top_owner(&self, _: &str) -> Result<Option<OwnerReference>, ClusterError> {
+        Ok(None)
+    }
+}

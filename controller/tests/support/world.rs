@@ -1,0 +1,281 @@
+//! A running controller with everything around it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use controller::config::pod_template::PodTemplate;
+use controller::config::{self, Config, EnvironmentDefaults};
+use controller::core::summary::ExecutionSummary;
+use controller::http::{self as server, callback};
+use controller::metrics::Metrics;
+use controller::runtime::controller::Controller;
+use controller::runtime::handle::ControllerHandle;
+use controller::runtime::{PortSet, Settings};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+
+use super::cluster::TestCluster;
+use super::reports::TestReports;
+use super::{PATIENCE, TestClock, TestEntropy, instant};
+
+const TEMPLATE: &str = "
+kind: Pod
+spec:
+  initContainers:
+    - {name: prepare, image: job}
+  containers:
+    - {name: job, image: job}
+";
+
+/// What a controller is started with.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    config: Value,
+    pub template: String,
+    pub nodes: Vec<String>,
+    pub start: Timestamp,
+    pub dev_mode: bool,
+    pub pod_ip: Option<String>,
+}
+
+impl Setup {
+    /// The controller of the recordings: `audit` in `batch`, due at 23:59 a second after its start.
+    pub fn new(nodes: &[&str]) -> Self {
+        Self {
+            config: json!({
+                "name": "audit",
+                "cronExpression": "59 23 * * *",
+                "latestMetricsLabel": true,
+                "metrics": {"gauges": {"test": {"labels": ["label_a", "label_b"]}, "plain": {}}},
+            }),
+            template: TEMPLATE.to_owned(),
+            nodes: nodes.iter().map(|node| (*node).to_owned()).collect(),
+            start: instant("2026-11-23T23:58:59Z"),
+            dev_mode: false,
+            pod_ip: Some("10.1.2.3".to_owned()),
+        }
+    }
+
+    /// Sets a key of the configuration.
+    pub fn set(mut self, key: &str, value: Value) -> Self {
+        self.config[key] = value;
+        self
+    }
+
+    /// Starts at another time.
+    pub fn at(mut self, start: &str) -> Self {
+        self.start = instant(start);
+        self
+    }
+
+    pub fn config(&self) -> Config {
+        let parsed = config::parse(&self.config.to_string(), &EnvironmentDefaults::default());
+        parsed.unwrap_or_else(|error| panic!("{error}")).0
+    }
+
+    /// Starts the controller in a new directory.
+    pub fn run(self) -> World {
+        self.run_in(TempDir::new().unwrap(), |_| {})
+    }
+
+    /// Starts the controller in that directory, after `prepare` has changed the cluster.
+    pub fn run_in(self, directory: TempDir, prepare: impl FnOnce(&TestCluster)) -> World {
+        let config = self.config();
+        let nodes: Vec<&str> = self.nodes.iter().map(String::as_str).collect();
+        let cluster = TestCluster::new(&nodes);
+        prepare(&cluster);
+        let reports = TestReports::new(directory.path().to_owned());
+        let entropy = TestEntropy::default();
+        let clock = TestClock::at(self.start);
+        let metrics = Arc::new(Metrics::new(&config));
+        let limits = config.callback_body_limit.clone();
+        let settings = Settings {
+            config,
+            template: PodTemplate::parse(&self.template).unwrap(),
+            namespace: "batch".to_owned(),
+            instance: "audit-0".to_owned(),
+            pod_ip: self.pod_ip,
+            dev_mode: self.dev_mode,
+            owner: None,
+        };
+        let ports = PortSet {
+            cluster: cluster.clone(),
+            reports: reports.clone(),
+            clock,
+            entropy: entropy.clone(),
+        };
+        let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
+        let router = callback::router(handle.clone(), reports.clone(), entropy, limits);
+        World {
+            cluster,
+            reports,
+            clock,
+            callback: server::catch_panics(router, Arc::clone(&metrics)),
+            metrics,
+            handle,
+            directory,
+            controller: tokio::spawn(controller.run()),
+        }
+    }
+}
+
+/// A controller that runs until this is dropped.
+#[derive(Debug)]
+pub struct World {
+    pub cluster: TestCluster,
+    pub reports: TestReports,
+    pub clock: TestClock,
+    pub metrics: Arc<Metrics>,
+    pub handle: ControllerHandle,
+    pub callback: Router,
+    pub directory: TempDir,
+    controller: JoinHandle<()>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.controller.abort();
+    }
+}
+
+/// An answer of the callback API.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// A result with one sample.
+pub const RESULT: &str = r#"{"plain":[{"value":1}]}"#;
+
+impl World {
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.callback.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    /// Posts to `/report/<path>`.
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        let request = Request::post(format!("/report/{path}"));
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// Posts a result that must be taken.
+    pub async fn post_result(&self, node: &str, execution: &str) {
+        let answer = self.post(&format!("{node}/{execution}/result"), RESULT).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+
+    /// Lets the pod of a node post a result and succeed.
+    pub async fn finish(&self, node: &str, execution: &str) {
+        self.post_result(node, execution).await;
+        self.cluster.succeed(&pod_name(node, execution));
+    }
+
+    /// Waits until `look` finds something, looking every few milliseconds of virtual time: for what has no notification.
+    ///
+    /// # Panics
+    /// Where it does not within [`PATIENCE`].
+    pub async fn until<T>(&self, what: &str, look: impl Fn(&Self) -> Option<T>) -> T {
+        let mut looks = tokio::time::interval(Duration::from_millis(10));
+        let found = async {
+            loop {
+                looks.tick().await;
+                if let Some(found) = look(self) {
+                    return found;
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(found) => found,
+            Err(_) => panic!("{what}: not seen; metrics:\n{}", self.metrics.render()),
+        }
+    }
+
+    /// Waits until a line of the metrics is exactly this one.
+    pub async fn until_metric(&self, line: &str) {
+        let present = |world: &Self| world.has_metric(line).then_some(());
+        self.until(line, present).await;
+    }
+
+    pub fn has_metric(&self, line: &str) -> bool {
+        self.metrics.render().lines().any(|found| found == line)
+    }
+
+    /// The lines of the metrics that hold `part`.
+    pub fn metric_lines(&self, part: &str) -> Vec<String> {
+        let text = self.metrics.render();
+        let lines = text.lines().filter(|line| line.contains(part));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Waits for the summary of an execution that has ended.
+    pub async fn until_ended(&self, execution: &str) -> ExecutionSummary {
+        let path = self.directory.path().join(execution).join("_execution.json");
+        self.until(&format!("the end of {execution}"), |_| {
+            let summary = std::fs::read(&path).ok()?;
+            let summary: ExecutionSummary = serde_json::from_slice(&summary).unwrap();
+            summary.end_time.is_some().then_some(summary)
+        })
+        .await
+    }
+
+    /// Every file below the report directory, and every link with `-> target`; our own and temporary ones aside.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        collect(self.directory.path(), "", &mut files);
+        files.retain(|path, _| !path.split('/').any(|name| name.starts_with('_')));
+        files
+    }
+
+    /// The names of [`Self::files`], the link `latest` aside.
+    pub fn file_names(&self) -> Vec<String> {
+        let mut files = self.files();
+        files.remove("latest");
+        files.into_keys().collect()
+    }
+}
+
+/// The plain name of a job pod.
+pub fn pod_name(node: &str, execution: &str) -> String {
+    let host = node.split('.').next().unwrap();
+    format!("audit-job-{host}-{execution}")
+}
+
+fn collect(directory: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            collect(&entry.path(), &format!("{path}/"), files);
+        } else if kind.is_symlink() {
+            let target = std::fs::read_link(entry.path()).unwrap();
+            files.insert(path, format!("-> {}", target.display()).into_bytes());
+        } else {
+            files.insert(path, std::fs::read(entry.path()).unwrap());
+        }
+    }
+}
