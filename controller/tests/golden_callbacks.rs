@@ -76,10 +76,22 @@ const DEVIATIONS: [(&str, Wanted); 12] = [
     ("files multipart broken", Wanted::Refused(400)),
     ("multipart traversal", Wanted::Refused(400)),
     ("event percent without args", Wanted::Note("100% done")),
-    ("UNSAFE in the original: file name with path traversal", Wanted::Refused(400)),
-    ("UNSAFE in the original: file name with a directory", Wanted::Refused(400)),
-    ("UNSAFE in the original: absolute file name", Wanted::Refused(400)),
-    ("UNSAFE in the original: header traversal", Wanted::Refused(400)),
+    (
+        "UNSAFE in the original: file name with path traversal",
+        Wanted::Refused(400),
+    ),
+    (
+        "UNSAFE in the original: file name with a directory",
+        Wanted::Refused(400),
+    ),
+    (
+        "UNSAFE in the original: absolute file name",
+        Wanted::Refused(400),
+    ),
+    (
+        "UNSAFE in the original: header traversal",
+        Wanted::Refused(400),
+    ),
 ];
 
 fn cases() -> Vec<Case> {
@@ -123,7 +135,9 @@ async fn recorded_world() -> World {
     let gone = pod_name("node-gone", EXECUTION);
     world
         .cluster
-        .until("the pod of node-gone", |state| state.pods.get(&gone).map(|_| ()))
+        .until("the pod of node-gone", |state| {
+            state.pods.get(&gone).map(|_| ())
+        })
         .await;
     world.cluster.remove(&gone);
     let failed = format!("audit_processing{{executionID=\"{EXECUTION}\",node=\"node-gone\"}} 1");
@@ -150,14 +164,22 @@ async fn outcome_of(case: &Case) -> Outcome {
     let answer = world.send(request(case)).await;
     let status = answer.status.as_u16();
     let lines = answer.text().lines().count();
-    assert_eq!(lines, usize::from(status != 200), "{}: {}", case.title, answer.text());
+    assert_eq!(
+        lines,
+        usize::from(status != 200),
+        "{}: {}",
+        case.title,
+        answer.text()
+    );
     let mut files = world.files();
     files.remove("latest");
     let files = files.into_iter().map(|(name, bytes)| (name, shown(bytes)));
     Outcome {
         status,
         files: without_uuids(files.collect()),
-        events: world.cluster.look(|state| state.events.iter().map(posted).collect()),
+        events: world
+            .cluster
+            .look(|state| state.events.iter().map(posted).collect()),
         gauges: ["audit_test{", "audit_plain{", "audit_processing{"]
             .iter()
             .flat_map(|family| world.metric_lines(family))
@@ -216,7 +238,10 @@ async fn every_recorded_callback_is_answered_as_recorded_or_as_we_want_it() {
     for case in &cases {
         let (got, wanted) = (outcome_of(case).await, wanted(case));
         if got != wanted {
-            wrong.push(format!("{}:\n   got {got:?}\nwanted {wanted:?}", case.title));
+            wrong.push(format!(
+                "{}:\n   got {got:?}\nwanted {wanted:?}",
+                case.title
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

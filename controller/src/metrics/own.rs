@@ -337,7 +337,10 @@ mod tests {
             .filter_map(|line| line.strip_prefix("# TYPE "))
             .map(|line| line.split(' ').next().unwrap())
             .collect();
-        let known: Vec<String> = metric_families::OWN.iter().map(|suffix| name(suffix)).collect();
+        let known: Vec<String> = metric_families::OWN
+            .iter()
+            .map(|suffix| name(suffix))
+            .collect();
         assert_eq!(families, known.iter().map(String::as_str).collect());
     }
 }

@@ -184,7 +184,9 @@ impl World {
 
     /// Posts a result that must be taken.
     pub async fn post_result(&self, node: &str, execution: &str) {
-        let answer = self.post(&format!("{node}/{execution}/result"), RESULT).await;
+        let answer = self
+            .post(&format!("{node}/{execution}/result"), RESULT)
+            .await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     }
 
@@ -233,7 +235,11 @@ impl World {
 
     /// Waits for the summary of an execution that has ended.
     pub async fn until_ended(&self, execution: &str) -> ExecutionSummary {
-        let path = self.directory.path().join(execution).join("_execution.json");
+        let path = self
+            .directory
+            .path()
+            .join(execution)
+            .join("_execution.json");
         self.until(&format!("the end of {execution}"), |_| {
             let summary = std::fs::read(&path).ok()?;
             let summary: ExecutionSummary = serde_json::from_slice(&summary).unwrap();

@@ -49,7 +49,9 @@ impl Target {
     /// 400 where an escape is none, 404 where there is no such endpoint.
     pub(super) fn parse(path: &str) -> Result<Self, HttpError> {
         if !is_escaped_well(path) {
-            return Err(HttpError::bad_request("path: % must be followed by two hexadecimal digits"));
+            return Err(HttpError::bad_request(
+                "path: % must be followed by two hexadecimal digits",
+            ));
         }
         let decoded = percent_decode_str(path).decode_utf8_lossy();
         let not_found = || HttpError::new(StatusCode::NOT_FOUND, "404 page not found");
@@ -91,7 +93,10 @@ mod tests {
             assert_eq!(parts, ("node-a", "202611232359"), "{path}");
             assert_eq!(target.endpoint, Endpoint::Result);
         }
-        assert_eq!(Target::parse("/report//202611232359/file").unwrap().node, "");
+        assert_eq!(
+            Target::parse("/report//202611232359/file").unwrap().node,
+            ""
+        );
     }
 
     #[test]
@@ -108,7 +113,11 @@ mod tests {
             "/report/node-..%2F..%2Fx/202611232359/result",
             "/report/node-a/202611232359/result/more",
         ] {
-            assert_eq!(Target::parse(path).unwrap_err().status, StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(
+                Target::parse(path).unwrap_err().status,
+                StatusCode::NOT_FOUND,
+                "{path}"
+            );
         }
         let broken = Target::parse("/report/node-a/20261123235%9/result");
         assert_eq!(broken.unwrap_err().status, StatusCode::BAD_REQUEST);
