@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::cargo::Binaries;
+use crate::cargo::{Binaries, BinaryOptions};
 use crate::interrupt::Interrupt;
 
 /// Measure makespan, CPU, memory and speed, each beside its ceiling or anchor
@@ -30,6 +30,8 @@ pub(crate) struct Arguments {
     /// Write the figures to this file too, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: BinaryOptions,
 }
 
 /// What can be measured.
@@ -103,7 +105,7 @@ impl Row {
 /// If a measurement does not come to its end, or two runs differ that must not.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let binaries = Binaries::build(&interrupt)?;
+    let binaries = arguments.binaries.binaries(&interrupt)?;
     let names = arguments
         .only
         .map_or_else(|| Name::ALL.to_vec(), |name| vec![name]);

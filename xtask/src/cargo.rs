@@ -64,7 +64,32 @@ pub(crate) fn run(directory: &Path, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The release binaries.
+/// The names of the executables.
+const CONTROLLER: &str = "batch-job-controller";
+const SIMULATOR: &str = "simulator";
+
+/// Which binaries to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BinaryOptions {
+    /// Run the binaries in this folder instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
+}
+
+impl BinaryOptions {
+    /// The binaries to run, built where no folder is given.
+    ///
+    /// # Errors
+    /// If they do not build or are not there, or when interrupted.
+    pub(crate) fn binaries(&self, interrupt: &Interrupt) -> Result<Binaries> {
+        match &self.binaries {
+            Some(folder) => Binaries::within(folder),
+            None => Binaries::build(interrupt),
+        }
+    }
+}
+
+/// The binaries of the product.
 #[derive(Debug)]
 pub(crate) struct Binaries {
     pub controller: PathBuf,
@@ -72,11 +97,21 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    /// Builds both, with cargo's own progress on the terminal.
-    ///
-    /// # Errors
-    /// If they do not build, or when interrupted.
-    pub(crate) fn build(interrupt: &Interrupt) -> Result<Self> {
+    fn within(folder: &Path) -> Result<Self> {
+        let find = |name: &str| {
+            let file = folder.join(name);
+            file.is_file()
+                .then_some(file)
+                .with_context(|| format!("there is no {name} in {}", folder.display()))
+        };
+        Ok(Self {
+            controller: find(CONTROLLER)?,
+            simulator: find(SIMULATOR)?,
+        })
+    }
+
+    /// Builds both in release mode, with cargo's own progress on the terminal.
+    fn build(interrupt: &Interrupt) -> Result<Self> {
         let messages = tempfile::NamedTempFile::new()?;
         let arguments = [
             "build",
@@ -117,8 +152,8 @@ impl Binaries {
                 .with_context(|| format!("cargo names no executable {name}"))
         };
         Ok(Self {
-            controller: find("batch-job-controller")?,
-            simulator: find("simulator")?,
+            controller: find(CONTROLLER)?,
+            simulator: find(SIMULATOR)?,
         })
     }
 }

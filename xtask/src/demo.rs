@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cargo::Binaries;
+use crate::cargo::BinaryOptions;
 use crate::execution::{self, Progress};
 use crate::exposition::Scrape;
 use crate::interrupt::{Interrupt, Interrupted};
@@ -43,6 +43,8 @@ pub(crate) struct Arguments {
     /// Exit after the summary: with 0 if every node ended and its results, metrics and events are there, with 1 if not
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    binaries: BinaryOptions,
     #[command(flatten)]
     ports: PortOptions,
 }
@@ -80,10 +82,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         seed: arguments.seed,
         run_on_startup: true,
         dev_mode: false,
-        save_pod_log: true,
+        config: Vec::new(),
     };
     say("Building the controller and the simulated cluster …")?;
-    let binaries = Binaries::build(&interrupt)?;
+    let binaries = arguments.binaries.binaries(&interrupt)?;
     say(&format!(
         "Starting a simulated cluster of {} nodes and the controller …",
         setup.nodes
@@ -117,21 +119,26 @@ fn follow(stack: &mut Stack, setup: &Setup, interrupt: &Interrupt) -> Result<Scr
     let bar = progress_bar(u64::from(setup.nodes));
     let is_terminal = stderr().is_terminal();
     let mut printed = 0;
-    let scrape = execution::follow(stack, interrupt, |progress: &Progress| {
-        bar.set_position(progress.ended());
-        bar.set_message(progress.by_state());
-        let tenths = progress.ended() * LINES_FOR_ALL_NODES / u64::from(setup.nodes);
-        if !is_terminal && tenths > printed {
-            printed = tenths;
-            say(&format!(
-                "{} of {} nodes ended: {}",
-                progress.ended(),
-                setup.nodes,
-                progress.by_state()
-            ))?;
-        }
-        Ok(())
-    });
+    let scrape = execution::follow(
+        stack,
+        execution::LOOK_EVERY,
+        interrupt,
+        |progress: &Progress| {
+            bar.set_position(progress.ended());
+            bar.set_message(progress.by_state());
+            let tenths = progress.ended() * LINES_FOR_ALL_NODES / u64::from(setup.nodes);
+            if !is_terminal && tenths > printed {
+                printed = tenths;
+                say(&format!(
+                    "{} of {} nodes ended: {}",
+                    progress.ended(),
+                    setup.nodes,
+                    progress.by_state()
+                ))?;
+            }
+            Ok(())
+        },
+    );
     bar.finish_and_clear();
     scrape
 }
@@ -342,7 +349,7 @@ mod tests {
             seed: 1,
             run_on_startup: true,
             dev_mode: false,
-            save_pod_log: true,
+            config: Vec::new(),
         }
     }
 

@@ -9,8 +9,8 @@ use crate::exposition::Scrape;
 use crate::interrupt::Interrupt;
 use crate::stack::Stack;
 
-/// How often the metrics are read.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the metrics are read where somebody watches.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Job pods repeat a post for up to 60 s before they fail: longer without any change means that nothing moves.
 const STUCK_AFTER: Duration = Duration::from_secs(90);
@@ -74,12 +74,13 @@ fn whole(value: f64) -> u64 {
     value.round() as u64
 }
 
-/// Waits until the first execution has ended; `show` sees each change. Returns the last scrape.
+/// Waits until the first execution has ended, reading the metrics so often; `show` sees each change. Returns the last scrape.
 ///
 /// # Errors
 /// If a process ends, if nothing changes for a long time, or when interrupted.
 pub(crate) fn follow(
     stack: &mut Stack,
+    look_every: Duration,
     interrupt: &Interrupt,
     mut show: impl FnMut(&Progress) -> Result<()>,
 ) -> Result<Scrape> {
@@ -105,7 +106,7 @@ pub(crate) fn follow(
                 stack.controller_log()
             );
         }
-        interrupt.sleep(LOOK_EVERY)?;
+        interrupt.sleep(look_every)?;
     }
 }
 

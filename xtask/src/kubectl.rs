@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cargo::Binaries;
+use crate::cargo::BinaryOptions;
 use crate::execution::{self, Progress};
 use crate::interrupt::Interrupt;
 use crate::stack::{PortOptions, Ports, Setup, Stack};
@@ -29,6 +29,8 @@ pub(crate) struct Arguments {
     /// The kubectl to use [default: the one on the path]
     #[arg(long, env = "KUBECTL", value_name = "FILE")]
     kubectl: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: BinaryOptions,
 }
 
 /// Checks kubectl, or says that there is none.
@@ -51,9 +53,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         seed: 1,
         run_on_startup: true,
         dev_mode: false,
-        save_pod_log: false,
+        config: Vec::new(),
     };
-    let binaries = Binaries::build(&interrupt)?;
+    let binaries = arguments.binaries.binaries(&interrupt)?;
     let mut stack = Stack::start(
         &binaries,
         &setup,
@@ -76,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     );
     check_lists(&kubectl)?;
 
-    let scrape = execution::follow(&mut stack, &interrupt, |progress| {
+    let scrape = execution::follow(&mut stack, execution::LOOK_EVERY, &interrupt, |progress| {
         println!("  {}", progress.by_state());
         Ok(())
     })?;
@@ -239,6 +241,6 @@ fn check_log_and_events(kubectl: &Kubectl, deleted: &str) -> Result<()> {
     )?;
     kubectl.shows(
         &["get", "leases", "--all-namespaces"],
-        &["demo-leader-election", "HOLDER"],
+        &["HOLDER", "kube-node-lease   node-1 "],
     )
 }

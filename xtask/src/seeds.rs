@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::cargo::Binaries;
+use crate::cargo::BinaryOptions;
 use crate::interrupt::Interrupt;
 use crate::simulation::Simulation;
 
@@ -18,6 +18,8 @@ pub(crate) struct Arguments {
     /// The first of them
     #[arg(long, default_value_t = 1)]
     first: u64,
+    #[command(flatten)]
+    binaries: BinaryOptions,
 }
 
 /// Runs the seeds.
@@ -26,7 +28,7 @@ pub(crate) struct Arguments {
 /// If a run breaks an invariant, or two runs of a seed differ.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let binaries = Binaries::build(&interrupt)?;
+    let binaries = arguments.binaries.binaries(&interrupt)?;
     for seed in (arguments.first..)
         .zip(0..arguments.count)
         .map(|(seed, _)| seed)

@@ -65,17 +65,16 @@ impl Simulation {
 }
 
 impl Report {
+    /// Reads lines of a name, at least two blanks, and a value with its unit.
     fn parse(text: &str) -> Result<Self> {
         let word = |key: &str| {
-            let line = text
+            let values = text
                 .lines()
-                .find_map(|line| line.trim_start().strip_prefix(key));
-            let word = line.and_then(|rest| {
-                rest.trim_start_matches([':', '=', ' '])
-                    .split_whitespace()
-                    .next()
-            });
-            word.with_context(|| format!("the simulator does not say its {key}:\n{text}"))
+                .filter_map(|line| line.strip_prefix(key)?.strip_prefix("  "));
+            let mut words = values.filter_map(|value| value.split_whitespace().next());
+            words
+                .next()
+                .with_context(|| format!("the simulator does not say its {key}:\n{text}"))
         };
         let number = |key: &str| -> Result<f64> {
             word(key)?
@@ -85,8 +84,8 @@ impl Report {
         Ok(Self {
             digest: word("digest")?.to_owned(),
             events: number("events")?,
-            virtual_seconds: number("virtual seconds")?,
-            wall_seconds: number("wall seconds")?,
+            virtual_seconds: number("virtual time")?,
+            wall_seconds: number("wall time")?,
         })
     }
 }
@@ -98,7 +97,9 @@ mod tests {
     #[test]
     fn a_report_is_read_from_its_lines() {
         let report = Report::parse(
-            "seed 1\nevents: 120\nvirtual seconds: 86400\nwall seconds: 12.5\ndigest: 00ff\n",
+            "virtual time                     86400.0 s\nwall time                        12.50 s\n\
+             events per wall second           9\nevents                           120\n\
+             digest                           00ff\n",
         )
         .unwrap();
         let expected = Report {
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_report_without_digest_is_an_error() {
-        let error = Report::parse("events: 1\nvirtual seconds: 1\nwall seconds: 1\n").unwrap_err();
+        let error = Report::parse("events  1\nvirtual time  1 s\nwall time  1 s\n").unwrap_err();
         assert!(error.to_string().contains("digest"), "{error}");
     }
 }

@@ -95,8 +95,8 @@ pub(crate) struct Setup {
     pub run_on_startup: bool,
     /// Whether the controller takes reports of any node and execution.
     pub dev_mode: bool,
-    /// Whether the logs of the job pods are kept.
-    pub save_pod_log: bool,
+    /// Keys of the sample configuration with other values than there.
+    pub config: Vec<(&'static str, &'static str)>,
 }
 
 impl Setup {
@@ -144,15 +144,20 @@ impl Stack {
             ready,
         )?;
 
-        let values = [
+        let mut values = vec![
             ("podPoolSize", setup.pool.to_string()),
             ("runOnStartup", setup.run_on_startup.to_string()),
-            ("savePodLog", setup.save_pod_log.to_string()),
             ("callbackServicePort", ports.callback.to_string()),
             ("fileServerPort", ports.reports.to_string()),
             ("healthProbePort", ports.probes.to_string()),
             ("metrics.port", ports.metrics.to_string()),
         ];
+        values.extend(
+            setup
+                .config
+                .iter()
+                .map(|(key, value)| (*key, (*value).to_owned())),
+        );
         sample::apply(localhost(ports.api), &ports, &sample::config(&values)?)?;
 
         let mut controller = start_controller(binaries, setup, directory.path())?;
@@ -370,7 +375,7 @@ mod tests {
             seed: 1,
             run_on_startup: true,
             dev_mode: false,
-            save_pod_log: false,
+            config: Vec::new(),
         };
         assert!((setup.ideal_makespan_seconds() - 22.0).abs() < 1e-9);
     }

@@ -33,7 +33,7 @@ pub(super) fn measure(binaries: &Binaries, interrupt: &Interrupt) -> Result<Vec<
         seed: 1,
         run_on_startup: false,
         dev_mode: true,
-        save_pod_log: false,
+        config: Vec::new(),
     };
     let ports = Ports::choose(&PortOptions::default())?;
     let mut stack = Stack::start(binaries, &setup, ports, interrupt)?;
