@@ -29,7 +29,7 @@ use crate::routing::Route;
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// A pod gives up a post after this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Between two attempts, where the answer names no other time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -250,8 +250,8 @@ where
         };
         // Never closed, so never an error.
         let _permit = self.in_flight.acquire().await;
-        let port = authority.port_u16().unwrap_or(80);
-        let backends = match (self.resolve)(authority.host(), port, namespace) {
+        let number = authority.port_u16().unwrap_or(80);
+        let backends = match (self.resolve)(authority.host(), number, namespace) {
             Route::Direct => vec![authority.as_str().to_owned()],
             Route::Backends(backends) => backends,
         };

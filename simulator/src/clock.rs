@@ -70,7 +70,7 @@ impl Clock for SimClock {
 
     fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + Send {
         // Beyond what an instant can hold is "never" for every purpose: a year on, the caller looks again.
-        let far = Duration::from_secs(365 * 24 * 3600);
+        let far = Duration::from_hours(365 * 24);
         let instant = self
             .origin
             .checked_add(deadline.0)
@@ -91,10 +91,10 @@ mod tests {
     async fn both_faces_follow_virtual_time() {
         let clock = SimClock::starting_at(at("2026-01-01T00:00:00Z"));
         clock
-            .sleep_until(clock.monotonic().after(Duration::from_secs(3600)))
+            .sleep_until(clock.monotonic().after(Duration::from_hours(1)))
             .await;
         assert_eq!(clock.wall(), at("2026-01-01T01:00:00Z"));
-        assert_eq!(clock.monotonic(), Monotonic(Duration::from_secs(3600)));
+        assert_eq!(clock.monotonic(), Monotonic(Duration::from_hours(1)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -201,10 +201,8 @@ impl Watch {
                 .cluster
                 .api
                 .read(|state| state.poll(cursor, EVENTS_AT_ONCE));
-            if events.is_empty() {
-                if self.changes.changed().await.is_err() {
-                    return Err(gone());
-                }
+            if events.is_empty() && self.changes.changed().await.is_err() {
+                return Err(gone());
             }
             for event in events {
                 match event {

@@ -71,8 +71,8 @@ pub fn create_nodes(api: &ApiServer, count: u32) -> Result<(), crate::state::Sta
 struct Pod {
     namespace: Arc<str>,
     name: Arc<str>,
-    host_ip: String,
-    pod_ip: String,
+    host: String,
+    address: String,
     container: String,
     created: Instant,
     seen: Timestamp,
@@ -246,8 +246,8 @@ impl<T: Transport> Fleet<T> {
         let pod = Pod {
             namespace: Arc::clone(&metadata.namespace),
             name: Arc::clone(&metadata.name),
-            host_ip: node::host_ip(number),
-            pod_ip: node::pod_ip(self.pod_count),
+            host: node::host_ip(number),
+            address: node::pod_ip(self.pod_count),
             container: container.to_owned(),
             created: Instant::now(),
             seen: now,
@@ -441,8 +441,8 @@ impl<T: Transport> Fleet<T> {
             return;
         };
         let sighting = Sighting {
-            host_ip: pod.host_ip.clone(),
-            pod_ip: pod.pod_ip.clone(),
+            host_ip: pod.host.clone(),
+            pod_ip: pod.address.clone(),
             seen: pod.seen,
             started: pod.started,
             now: self.api.now(),

@@ -76,7 +76,7 @@ impl MemoryReportStore {
         let mut shelves = self.shelves();
         let report = Report { bytes, modified };
         match shelves.executions.get_mut(execution) {
-            Some(shelf) => shelf.insert(name.to_owned(), report),
+            Some(kept) => kept.insert(name.to_owned(), report),
             None => shelves
                 .executions
                 .entry(execution.clone())
@@ -87,8 +87,8 @@ impl MemoryReportStore {
 
     fn find(&self, execution: &ExecutionId, name: &str) -> Result<Report, ReportStoreError> {
         let shelves = self.shelves();
-        let shelf = shelves.executions.get(execution);
-        let report = shelf.and_then(|shelf| shelf.get(name)).cloned();
+        let kept = shelves.executions.get(execution);
+        let report = kept.and_then(|kept| kept.get(name)).cloned();
         report.ok_or_else(|| not_found(format!("{execution}/{name}")))
     }
 
@@ -192,9 +192,9 @@ impl ReportStore for MemoryReportStore {
 
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {
         let shelves = self.shelves();
-        let shelf = shelves.executions.get(execution);
-        let shelf = shelf.ok_or_else(|| not_found(execution.as_str()))?;
-        let metadata = shelf.iter().map(|(name, report)| metadata(name, report));
+        let kept = shelves.executions.get(execution);
+        let kept = kept.ok_or_else(|| not_found(execution.as_str()))?;
+        let metadata = kept.iter().map(|(name, report)| metadata(name, report));
         Ok(metadata.collect())
     }
 

@@ -75,7 +75,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     bar.finish_and_clear();
     match outcome {
         Ok(outcome) => {
-            print!("{}", table(options, &outcome, wall));
+            println!("{}", table(options, &outcome, wall));
             Ok(())
         }
         Err(failure) => anyhow::bail!("{failure}repeat it with: {options}"),
@@ -143,7 +143,6 @@ fn table(options: &RunOptions, outcome: &Outcome, wall: Duration) -> String {
         ("digest", outcome.digest.clone()),
     ];
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    rows.iter()
-        .map(|(name, value)| format!("{name:width$}  {value}\n"))
-        .collect()
+    let lines = rows.map(|(name, value)| format!("{name:width$}  {value}"));
+    lines.join("\n")
 }

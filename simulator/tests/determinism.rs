@@ -1,5 +1,7 @@
 //! The same options give the same run, event by event; another seed gives another.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! A cluster of some size under `cargo test`: every invariant after every event, and the pool kept full to the end.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ const EXECUTION: &str = "202601010342";
 const OTHER_EXECUTION: &str = "202601010442";
 
 /// Long beyond any answer: a behaviour that waits this long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What others do to the cluster, behind the port's back.
 pub trait Control {
@@ -505,14 +505,14 @@ pub async fn the_top_owner_is_found_through_the_replica_set(
         ("in-stateful-set", Some(("StatefulSet", "stateful"))),
         ("nobodys", None),
     ] {
-        let owner = cluster
+        let top = cluster
             .top_owner(name)
             .await
             .expect("the owner can be read");
-        let found = owner.as_ref().map(|owner| (&*owner.kind, &*owner.name));
+        let found = top.as_ref().map(|top| (&*top.kind, &*top.name));
         assert_eq!(found, expected, "{name}");
-        if let Some(owner) = &owner {
-            assert_eq!(owner.uid, format!("uid-of-{}", owner.name));
+        if let Some(top) = &top {
+            assert_eq!(top.uid, format!("uid-of-{}", top.name));
         }
     }
 }

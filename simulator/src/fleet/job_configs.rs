@@ -27,20 +27,12 @@ impl JobConfigs {
                 Arc::clone(&map.metadata.namespace),
                 Arc::clone(&map.metadata.name),
             );
-            let read = self.0.get(&key).filter(|read| read.version == version);
-            let config = match read {
-                Some(read) => read.config.clone(),
-                None => {
-                    let text = map.get("data").and_then(|data| data[CONFIG_KEY].as_str());
-                    let config = text.and_then(JobConfig::parse).map(Arc::new);
-                    let read = Read {
-                        version,
-                        config: config.clone(),
-                    };
-                    self.0.insert(key, read);
-                    config
-                }
-            };
+            if self.0.get(&key).is_none_or(|read| read.version != version) {
+                let text = map.get("data").and_then(|data| data[CONFIG_KEY].as_str());
+                let config = text.and_then(JobConfig::parse).map(Arc::new);
+                self.0.insert(key.clone(), Read { version, config });
+            }
+            let config = self.0.get(&key)?.config.clone();
             config.filter(|config| config.name == owner)
         });
         found.map_or_else(Gauges::new, |config| config.gauges.clone())

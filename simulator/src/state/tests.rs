@@ -194,12 +194,12 @@ fn update_needs_the_version_it_read_only_where_it_names_one() {
             .map(|w| w.object)
     };
     put("", "1").unwrap();
-    let stale = put(&first.metadata.resource_version.to_string(), "2").unwrap_err();
+    let outdated = put(&first.metadata.resource_version.to_string(), "2").unwrap_err();
     assert!(
-        stale
+        outdated
             .message
             .ends_with("please apply your changes to the latest version and try again"),
-        "{stale}"
+        "{outdated}"
     );
     let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "x"}});
     let target = Target::new(&LEASES, "default", "l");
@@ -329,12 +329,15 @@ fn deletes_obey_preconditions() {
         state.delete(NOW, config_map("a"), &other).unwrap_err().code,
         409
     );
-    let stale = DeleteOptions {
+    let outdated = DeleteOptions {
         resource_version: Some(1),
         ..DeleteOptions::default()
     };
     assert_eq!(
-        state.delete(NOW, config_map("a"), &stale).unwrap_err().code,
+        state
+            .delete(NOW, config_map("a"), &outdated)
+            .unwrap_err()
+            .code,
         409
     );
     let right = DeleteOptions {

@@ -1,5 +1,7 @@
 //! The simulated cluster behind the contract suite, and what other people do to it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use controller::ports::cluster_contract::{Control, NAMESPACE};
 use serde_json::{Value, json};
 use simulator::apiserver::ApiServer;
