@@ -87,14 +87,12 @@ struct Row {
 #[serde(rename_all = "camelCase")]
 enum Target {
     AtMost(f64),
-    AtLeast(f64),
 }
 
 impl Row {
     fn is_met(&self) -> Option<bool> {
         self.target.map(|target| match target {
             Target::AtMost(bound) => self.measured <= bound,
-            Target::AtLeast(bound) => self.measured >= bound,
         })
     }
 }
@@ -135,7 +133,6 @@ fn table(rows: &[Row]) -> Table {
     for row in rows {
         let target = match row.target {
             Some(Target::AtMost(bound)) => format!("≤ {} {}", figure(bound), row.unit),
-            Some(Target::AtLeast(bound)) => format!("≥ {} {}", figure(bound), row.unit),
             None => String::new(),
         };
         let verdict = match row.is_met() {
@@ -208,7 +205,6 @@ mod tests {
         };
         assert_eq!(row(1.0, Some(Target::AtMost(1.0))).is_met(), Some(true));
         assert_eq!(row(1.1, Some(Target::AtMost(1.0))).is_met(), Some(false));
-        assert_eq!(row(1.0, Some(Target::AtLeast(1.1))).is_met(), Some(false));
         assert_eq!(row(1.0, None).is_met(), None);
     }
 

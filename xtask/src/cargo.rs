@@ -1,6 +1,7 @@
 //! Cargo as a child process: asked questions, or told to build.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -112,6 +113,10 @@ impl Binaries {
 
     /// Builds both in release mode, with cargo's own progress on the terminal.
     fn build(interrupt: &Interrupt) -> Result<Self> {
+        let _ = writeln!(
+            std::io::stderr(),
+            "Building the controller and the simulated cluster …"
+        );
         let messages = tempfile::NamedTempFile::new()?;
         let arguments = [
             "build",

@@ -84,7 +84,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         dev_mode: false,
         config: Vec::new(),
     };
-    say("Building the controller and the simulated cluster …")?;
     let binaries = arguments.binaries.binaries(&interrupt)?;
     say(&format!(
         "Starting a simulated cluster of {} nodes and the controller …",

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 /// A server that does not answer within this time is not well; nothing asked here takes longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,32 +56,53 @@ pub(crate) fn get_text(server: SocketAddr, path: &str) -> Result<String> {
     Ok(response.text())
 }
 
-/// Posts a JSON document.
+/// Posts a JSON document; returns the one that answers.
 ///
 /// # Errors
 /// As [`get`], or if the status is not a success.
-pub(crate) fn post_json(
-    server: SocketAddr,
-    path: &str,
-    document: &serde_json::Value,
-) -> Result<()> {
-    let body = document.to_string();
-    let response = post(
+pub(crate) fn post_json(server: SocketAddr, path: &str, document: &Value) -> Result<Value> {
+    send_json(server, "POST", path, "application/json", document)
+}
+
+/// Merges a JSON document into what is at `path` (RFC 7396); returns the result.
+///
+/// # Errors
+/// As [`get`], or if the status is not a success.
+pub(crate) fn merge_json(server: SocketAddr, path: &str, document: &Value) -> Result<Value> {
+    send_json(
         server,
+        "PATCH",
         path,
-        "application/json",
-        body.len() as u64,
-        TIMEOUT,
-        |stream| stream.write_all(body.as_bytes()),
-    )?;
+        "application/merge-patch+json",
+        document,
+    )
+}
+
+fn send_json(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    document: &Value,
+) -> Result<Value> {
+    let body = document.to_string();
+    let head = Head {
+        method,
+        path,
+        content_type,
+        length: body.len() as u64,
+    };
+    let response = send(server, &head, TIMEOUT, |stream| {
+        stream.write_all(body.as_bytes())
+    })?;
     if !(200..300).contains(&response.status) {
         bail!(
-            "POST http://{server}{path} answers {}: {}",
+            "{method} http://{server}{path} answers {}: {}",
             response.status,
             response.text().trim()
         );
     }
-    Ok(())
+    Ok(serde_json::from_slice(&response.body)?)
 }
 
 /// Posts `length` bytes that `write_body` writes.
@@ -93,28 +115,40 @@ pub(crate) fn upload(
     length: u64,
     write_body: impl FnOnce(&mut TcpStream) -> std::io::Result<()>,
 ) -> Result<Response> {
-    post(
-        server,
+    let head = Head {
+        method: "POST",
         path,
-        "application/octet-stream",
+        content_type: "application/octet-stream",
         length,
-        UPLOAD_TIMEOUT,
-        write_body,
-    )
+    };
+    send(server, &head, UPLOAD_TIMEOUT, write_body)
 }
 
-fn post(
-    server: SocketAddr,
-    path: &str,
-    content_type: &str,
+/// The beginning of a request with a body.
+#[derive(Debug)]
+struct Head<'h> {
+    method: &'h str,
+    path: &'h str,
+    content_type: &'h str,
     length: u64,
+}
+
+fn send(
+    server: SocketAddr,
+    head: &Head<'_>,
     timeout: Duration,
     write_body: impl FnOnce(&mut TcpStream) -> std::io::Result<()>,
 ) -> Result<Response> {
+    let Head {
+        method,
+        path,
+        content_type,
+        length,
+    } = head;
     let mut stream = connect(server, timeout)?;
     write!(
         stream,
-        "POST {path} HTTP/1.1\r\nHost: {server}\r\nContent-Type: {content_type}\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {server}\r\nContent-Type: {content_type}\r\n\
          Content-Length: {length}\r\nConnection: close\r\n\r\n"
     )?;
     // A server that refuses answers before it has read everything: then its answer counts, not the broken pipe.
@@ -127,8 +161,10 @@ fn post(
     let response = read_response(&mut BufReader::new(stream));
     match (written, response) {
         (_, Ok(response)) => Ok(response),
-        (Err(error), Err(_)) => Err(error).with_context(|| format!("POST http://{server}{path}")),
-        (Ok(()), Err(error)) => Err(error.context(format!("POST http://{server}{path}"))),
+        (Err(error), Err(_)) => {
+            Err(error).with_context(|| format!("{method} http://{server}{path}"))
+        }
+        (Ok(()), Err(error)) => Err(error.context(format!("{method} http://{server}{path}"))),
     }
 }
 

@@ -17,6 +17,9 @@ const POD_SECONDS: f64 = 12.0;
 
 const NODES: u32 = 4;
 
+/// The label of the sample controller's job pods.
+const JOB_PODS: &str = "batch-job-controller.bakito.github.com/owner=demo";
+
 /// How long a job pod may take to run, before it is looked at.
 const RUNNING_WITHIN: Duration = Duration::from_secs(30);
 
@@ -157,6 +160,8 @@ fn running_pod(kubectl: &Kubectl, interrupt: &Interrupt) -> Result<String> {
     let arguments = [
         "get",
         "pods",
+        "--selector",
+        JOB_PODS,
         "--field-selector",
         "status.phase=Running",
         "-o",
@@ -178,9 +183,11 @@ fn running_pod(kubectl: &Kubectl, interrupt: &Interrupt) -> Result<String> {
 
 fn check_lists(kubectl: &Kubectl) -> Result<()> {
     let nodes: Vec<String> = (1..=NODES).map(|node| format!("node-{node} ")).collect();
-    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    let nodes: Vec<&str> = ["NAME", "STATUS", "Ready"]
+        .into_iter()
+        .chain(nodes.iter().map(String::as_str))
+        .collect();
     kubectl.shows(&["get", "nodes"], &nodes)?;
-    kubectl.shows(&["get", "nodes"], &["NAME", "STATUS", "Ready"])?;
     kubectl.shows(&["get", "namespaces"], &["default", "kube-system"])?;
     kubectl.shows(
         &["get", "pods"],

@@ -119,17 +119,7 @@ impl Process {
     /// # Errors
     /// If it has ended, or the system does not tell (only Linux does).
     pub(crate) fn cost(&self) -> Result<Cost> {
-        let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let read = |file: &str| {
-            fs::read_to_string(proc.join(file)).with_context(|| {
-                format!(
-                    "cannot read what {} costs, which only Linux tells",
-                    self.name
-                )
-            })
-        };
-        Cost::parse(&read("stat")?, &read("status")?)
-            .with_context(|| format!("cannot understand what /proc says of {}", self.name))
+        Cost::of(&self.child.id().to_string()).with_context(|| format!("what {} costs", self.name))
     }
 }
 
@@ -142,24 +132,52 @@ impl Drop for Process {
 /// What a process has cost since it started.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cost {
-    /// User and system time of all its threads.
-    pub cpu: Duration,
+    /// Time of all its threads in its own code.
+    pub user: Duration,
+    /// Time of all its threads in the kernel: sockets, files, changes of context.
+    pub system: Duration,
     /// The most memory it ever had resident.
     pub peak_memory_bytes: u64,
 }
 
 impl Cost {
+    /// What this process has cost.
+    ///
+    /// # Errors
+    /// If the system does not tell (only Linux does).
+    pub(crate) fn of_this_process() -> Result<Self> {
+        Self::of("self")
+    }
+
+    fn of(process: &str) -> Result<Self> {
+        let read = |file: &str| {
+            let path = format!("/proc/{process}/{file}");
+            fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {path}, which only Linux has"))
+        };
+        Self::parse(&read("stat")?, &read("status")?).context("cannot understand /proc")
+    }
+
+    /// In its own code and in the kernel.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.user + self.system
+    }
+
     fn parse(stat: &str, status: &str) -> Option<Self> {
         // The second field is the name in parentheses and may hold blanks; user and system time are the 14th and 15th.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
         let ticks_per_second = rustix::param::clock_ticks_per_second().max(1);
+        let time = |field: usize| -> Option<Duration> {
+            let ticks: u64 = fields.get(field)?.parse().ok()?;
+            Some(Duration::from_millis(ticks * 1000 / ticks_per_second))
+        };
         let peak = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:"))?;
         let peak_kib: u64 = peak.split_whitespace().next()?.parse().ok()?;
         Some(Self {
-            cpu: Duration::from_millis(ticks * 1000 / ticks_per_second),
+            user: time(11)?,
+            system: time(12)?,
             peak_memory_bytes: peak_kib * 1024,
         })
     }
@@ -174,7 +192,8 @@ mod tests {
         let stat = "42 (a b) c) S 1 42 42 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 3 0 1 1 1";
         let ticks = rustix::param::clock_ticks_per_second();
         let cost = Cost::parse(stat, "Name:\tx\nVmHWM:\t    2048 kB\n").unwrap();
-        assert_eq!(cost.cpu, Duration::from_millis(200 * 1000 / ticks));
+        assert_eq!(cost.user, Duration::from_millis(150 * 1000 / ticks));
+        assert_eq!(cost.cpu(), Duration::from_millis(200 * 1000 / ticks));
         assert_eq!(cost.peak_memory_bytes, 2 << 20);
         assert_eq!(Cost::parse(stat, "no peak"), None);
     }

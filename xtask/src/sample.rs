@@ -14,6 +14,9 @@ pub(crate) const NAMESPACE: &str = "default";
 /// The ConfigMap and, as usual, the Service of the controller.
 pub(crate) const NAME: &str = "batch-job-controller";
 
+/// The controller's own pod.
+pub(crate) const POD_NAME: &str = "batch-job-controller-1-0";
+
 /// What the sample names its controller: the prefix of metrics and pods.
 pub(crate) const METRICS_PREFIX: &str = "demo";
 
@@ -52,7 +55,8 @@ pub(crate) fn gauges() -> Vec<&'static str> {
         .collect()
 }
 
-/// Applies the ConfigMap, the Service that job pods call back to, and the EndpointSlice that says where it is.
+/// Applies what a chart and its controllers would: the ConfigMap, the controller's Deployment with its pod, the Service
+/// that job pods call back to, and the EndpointSlice that says where it is.
 ///
 /// The Service's address is nobody's: like kube-proxy, the simulated nodes look up its EndpointSlices, so that job pods
 /// outlive the controller's pod as they do in a cluster.
@@ -61,14 +65,30 @@ pub(crate) fn gauges() -> Vec<&'static str> {
 /// If the API server refuses.
 pub(crate) fn apply(api_server: SocketAddr, ports: &Ports, config: &str) -> Result<()> {
     let core = format!("/api/v1/namespaces/{NAMESPACE}");
+    let apps = format!("/apis/apps/v1/namespaces/{NAMESPACE}");
+    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
     http::post_json(
         api_server,
         &format!("{core}/configmaps"),
         &config_map(config),
     )?;
+    let deployment = http::post_json(api_server, &format!("{apps}/deployments"), &deployment())?;
+    let replica_set = http::post_json(
+        api_server,
+        &format!("{apps}/replicasets"),
+        &replica_set(&deployment),
+    )?;
+    http::post_json(api_server, &format!("{core}/pods"), &pod(&replica_set))?;
+    let container = json!({"name": "controller", "image": NAME, "imageID": "", "ready": true, "restartCount": 0});
+    let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [container]}});
+    http::merge_json(
+        api_server,
+        &format!("{core}/pods/{POD_NAME}/status"),
+        &status,
+    )?;
     http::post_json(api_server, &format!("{core}/services"), &service(ports))?;
-    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
-    http::post_json(api_server, &slices, &endpoint_slice(ports))
+    http::post_json(api_server, &slices, &endpoint_slice(ports))?;
+    Ok(())
 }
 
 fn config_map(config: &str) -> Value {
@@ -79,15 +99,63 @@ fn config_map(config: &str) -> Value {
     })
 }
 
+fn labels() -> Value {
+    json!({"app.kubernetes.io/name": NAME})
+}
+
+fn pod_template() -> Value {
+    json!({
+        "metadata": {"labels": labels()},
+        "spec": {"containers": [{"name": "controller", "image": NAME}]},
+    })
+}
+
+fn deployment() -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels()},
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels()}, "template": pod_template()},
+    })
+}
+
+fn replica_set(deployment: &Value) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {
+            "name": format!("{NAME}-1"), "namespace": NAMESPACE, "labels": labels(),
+            "ownerReferences": [owned_by(deployment, "Deployment")],
+        },
+        "spec": {"replicas": 1, "selector": {"matchLabels": labels()}, "template": pod_template()},
+    })
+}
+
+fn pod(replica_set: &Value) -> Value {
+    let mut pod = pod_template();
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"] = json!({
+        "name": POD_NAME, "namespace": NAMESPACE, "labels": labels(),
+        "ownerReferences": [owned_by(replica_set, "ReplicaSet")],
+    });
+    pod
+}
+
+fn owned_by(owner: &Value, kind: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": kind, "controller": true, "blockOwnerDeletion": true,
+        "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"],
+    })
+}
+
 fn service(ports: &Ports) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": NAME, "namespace": NAMESPACE},
         "spec": {
             "type": "ClusterIP",
-            // The first free address of the range that clusters give to Services.
+            // An address of the range that clusters give to Services.
             "clusterIP": "10.96.0.90", "clusterIPs": ["10.96.0.90"],
-            "selector": {"app.kubernetes.io/name": NAME},
+            "selector": labels(),
             "ports": [{"name": "callback", "port": ports.callback, "targetPort": ports.callback, "protocol": "TCP"}],
         },
     })

@@ -292,7 +292,7 @@ fn start_controller(binaries: &Binaries, setup: &Setup, directory: &Path) -> Res
     command
         .env("NAMESPACE", sample::NAMESPACE)
         .env("CONFIG_MAP_NAME", sample::NAME)
-        .env("POD_NAME", format!("{}-0", sample::NAME))
+        .env("POD_NAME", sample::POD_NAME)
         .env("POD_IP", Ipv4Addr::LOCALHOST.to_string())
         .env("LISTEN_ADDRESS", Ipv4Addr::LOCALHOST.to_string())
         .env("REPORT_DIRECTORY", directory.join("reports"))
