@@ -3,7 +3,7 @@
 //! Per-node series are not registry objects: 5,000 nodes × 10 gauges × 30 executions are 1.5 million of them. They are kept
 //! by execution and node, and written out as text (format 0.0.4) when scraped. Series of the executions in the history are
 //! kept in memory; the newest `metrics.history` of them are exported. `executionID="latest"` is derived: each node's newest
-//! kept execution, so that pruning an old one leaves it alone unless it was the node's last.
+//! kept execution that has series of it. Pruning an old one leaves it alone while a kept execution has the node in its list.
 
 pub mod own;
 mod series;
@@ -48,9 +48,13 @@ impl Metrics {
         &self.own
     }
 
-    /// An execution began with `pods` nodes in its list: `<prefix>_current_execution_id` and `<prefix>_pods`.
-    pub fn execution_started(&self, id: &ExecutionId, pods: usize) {
-        self.lock().execution_started(id, pods);
+    /// An execution began with these nodes in its list: `<prefix>_current_execution_id` and `<prefix>_pods`.
+    pub fn execution_started<'a>(
+        &self,
+        id: &ExecutionId,
+        nodes: impl IntoIterator<Item = &'a str>,
+    ) {
+        self.lock().execution_started(id, nodes);
     }
 
     /// A result of a node arrived: its samples are exported, and `<prefix>_processing` says that there is no error.

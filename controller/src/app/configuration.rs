@@ -66,6 +66,9 @@ pub(super) async fn from_cluster(environment: &Environment) -> Result<(Texts, Fa
 }
 
 pub(super) fn no_cluster(error: &impl std::fmt::Display) -> String {
+    // A broken file is quoted in the lines that follow the first.
+    let error = error.to_string();
+    let error = error.lines().next().unwrap_or_default();
     format!(
         "no usable access to a cluster: {error}; set KUBECONFIG, or run in a pod with a service account"
     )

@@ -25,15 +25,18 @@ pub enum Decision {
     Forbid,
     /// The nodes or pods could not be listed, for good.
     Refused,
+    /// The controller began to shut down before the execution did.
+    Stopped,
 }
 
 impl Decision {
-    const ALL: [Self; 2] = [Self::Forbid, Self::Refused];
+    const ALL: [Self; 3] = [Self::Forbid, Self::Refused, Self::Stopped];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Forbid => "Forbid",
             Self::Refused => "Refused",
+            Self::Stopped => "Stopped",
         }
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct SeriesStore {
     exposition: Exposition,
     executions: BTreeMap<ExecutionId, ExecutionSeries>,
     current: Option<(ExecutionId, usize)>,
+    /// What is still `latest` of nodes whose last series left the history: kept while some execution has them in its list.
+    outlived: ExecutionSeries,
 }
 
 impl Exposition {
@@ -94,6 +96,10 @@ impl Exposition {
 }
 
 impl NodeSeries {
+    fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
     fn count(&self) -> usize {
         usize::from(self.processing.is_some())
             + usize::from(self.duration.is_some())
@@ -107,32 +113,41 @@ impl SeriesStore {
             exposition,
             executions: BTreeMap::new(),
             current: None,
+            outlived: ExecutionSeries::new(),
         }
     }
 
-    pub(super) fn execution_started(&mut self, id: &ExecutionId, pods: usize) {
-        self.current = Some((id.clone(), pods));
+    pub(super) fn execution_started<'a>(
+        &mut self,
+        id: &ExecutionId,
+        nodes: impl IntoIterator<Item = &'a str>,
+    ) {
+        let list = nodes.into_iter().map(Box::from);
+        let list: ExecutionSeries = list.map(|node| (node, NodeSeries::default())).collect();
+        self.current = Some((id.clone(), list.len()));
+        self.executions.entry(id.clone()).or_insert(list);
+        self.limit(id);
     }
 
     fn node(&mut self, id: &ExecutionId, node: &str) -> &mut NodeSeries {
         if !self.executions.contains_key(id) {
-            self.make_room();
+            self.executions.insert(id.clone(), ExecutionSeries::new());
+            self.limit(id);
         }
         let execution = self.executions.entry(id.clone()).or_default();
         execution.entry(node.into()).or_default()
     }
 
-    /// Series stay bounded by the history, also where any execution may call back (`DEV_MODE`).
-    fn make_room(&mut self) {
-        let current = self.current.as_ref().map(|(id, _)| id);
-        while self.executions.len() >= self.exposition.kept {
-            let oldest = self
-                .executions
-                .keys()
-                .find(|id| Some(*id) != current)
-                .cloned();
-            let Some(oldest) = oldest else { return };
-            self.executions.remove(&oldest);
+    /// Series stay bounded by the history, also where any execution may call back (`DEV_MODE`). The newest addition stays.
+    fn limit(&mut self, added: &ExecutionId) {
+        while self.executions.len() > self.exposition.kept {
+            let current = self.current.as_ref().map(|(id, _)| id);
+            let is_spared = |id: &&ExecutionId| *id == added || Some(*id) == current;
+            let mut others = self.executions.keys().filter(|id| !is_spared(id));
+            let Some(oldest) = others.next().cloned() else {
+                return;
+            };
+            self.prune(&oldest);
         }
     }
 
@@ -146,7 +161,8 @@ impl SeriesStore {
             }
         }
         let series = self.node(id, node);
-        series.processing = Some(false);
+        // A late result does not undo an end that went wrong: `processing` says how the node ended.
+        series.processing.get_or_insert(false);
         series.samples.extend(samples);
     }
 
@@ -159,7 +175,19 @@ impl SeriesStore {
     }
 
     pub(super) fn prune(&mut self, id: &ExecutionId) {
-        self.executions.remove(id);
+        let Some(pruned) = self.executions.remove(id) else {
+            return;
+        };
+        if !self.exposition.latest {
+            return;
+        }
+        let with_series = pruned.into_iter().filter(|(_, series)| !series.is_empty());
+        self.outlived.extend(with_series);
+        let executions = &self.executions;
+        self.outlived.retain(|node, _| {
+            let mut kept = executions.values().filter_map(|nodes| nodes.get(node));
+            kept.clone().next().is_some() && kept.all(NodeSeries::is_empty)
+        });
     }
 
     pub(super) fn forecast(&self, nodes: usize) -> SeriesForecast {
@@ -176,11 +204,8 @@ impl SeriesStore {
     }
 
     pub(super) fn series_count(&self) -> usize {
-        self.executions
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(NodeSeries::count)
-            .sum()
+        let kept = self.executions.values().chain([&self.outlived]);
+        kept.flat_map(BTreeMap::values).map(NodeSeries::count).sum()
     }
 
     pub(super) fn render(&self, text: &mut String) {
@@ -190,6 +215,7 @@ impl SeriesStore {
             .executions
             .iter()
             .rev()
+            .filter(|(_, nodes)| nodes.values().any(|series| !series.is_empty()))
             .take(self.exposition.history)
             .collect();
         let each = |text: &mut String, write: &dyn Fn(&mut String, &str, &str, &NodeSeries)| {
@@ -265,15 +291,15 @@ impl SeriesStore {
         }
     }
 
-    /// Each node's newest kept execution.
+    /// Each node's newest series.
     fn latest(&self) -> Vec<(&str, &NodeSeries)> {
         if !self.exposition.latest {
             return Vec::new();
         }
         let mut seen = BTreeSet::new();
-        let newest_first = self.executions.values().rev().flatten();
-        let mut latest: Vec<_> = newest_first
-            .filter(|(node, _)| seen.insert(*node))
+        let newest_first = self.executions.values().rev().chain([&self.outlived]);
+        let mut latest: Vec<_> = (newest_first.flatten())
+            .filter(|(node, series)| !series.is_empty() && seen.insert(*node))
             .map(|(node, series)| (&**node, series))
             .collect();
         latest.sort_unstable_by_key(|(node, _)| *node);

@@ -17,6 +17,7 @@ use super::event::{Callback, Event, PostEventError};
 use super::handle::ControllerHandle;
 use super::job_event::{self, Regarding};
 use super::preparation::{self, Due, Prepared};
+use super::summary_writes::SummaryWrites;
 use super::{Ports, Settings, pod_logs, pod_watch};
 use crate::core::event_message::EventReport;
 use crate::core::execution::{self, CreateError, Effect, Execution};
@@ -52,6 +53,9 @@ pub struct Controller<P: Ports> {
     schedule: ScheduleState,
     preparing: bool,
     current: Option<Current>,
+    /// The newest execution that has ended: what still arrives for it amends its summary.
+    ended: Option<Execution>,
+    summaries: SummaryWrites,
     /// Said once: the number hardly changes from one execution to the next.
     has_warned_of_series: bool,
 }
@@ -109,6 +113,8 @@ impl<P: Ports> Controller<P> {
             schedule,
             preparing: false,
             current: None,
+            ended: None,
+            summaries: SummaryWrites::default(),
             has_warned_of_series: false,
         };
         (controller, handle)
@@ -154,7 +160,7 @@ impl<P: Ports> Controller<P> {
             .current
             .as_ref()
             .and_then(|current| current.execution.next_wakeup());
-        let candidates = [tick, self.schedule.startup, execution];
+        let candidates = [tick, self.schedule.startup, execution, self.summaries.due()];
         let soonest = candidates.into_iter().flatten().min();
         soonest.unwrap_or_else(|| now.monotonic.after(WALL_CLOCK_CHECK))
     }
@@ -169,6 +175,7 @@ impl<P: Ports> Controller<P> {
         {
             self.step(now, execution::Event::Woken);
         }
+        self.write_summaries(now);
         if self.schedule.stopped {
             return;
         }
@@ -237,6 +244,17 @@ impl<P: Ports> Controller<P> {
                     self.step(now, event);
                 }
             }
+            Event::LogsSaved {
+                execution,
+                node,
+                stored_names,
+            } => {
+                for name in stored_names {
+                    let node = node.clone();
+                    self.tell(now, &execution, execution::Event::FileStored { node, name });
+                }
+            }
+            Event::SummaryWritten => self.summaries.written(),
             Event::StopSchedule => {
                 info!("schedule stopped");
                 self.schedule = ScheduleState {
@@ -256,15 +274,20 @@ impl<P: Ports> Controller<P> {
 
     fn start(&mut self, now: Now, prepared: Prepared) {
         self.preparing = false;
-        for old in &prepared.pruned {
-            self.metrics.prune(old);
-            self.admission.forget(old);
+        if self.schedule.stopped {
+            self.metrics.own().execution_not_started(Decision::Stopped);
+            return;
         }
         let plan = prepared.plan;
         let id = plan.id.clone();
         self.admission
             .begin(&id, plan.nodes.iter().map(|node| node.node.as_str()));
-        self.metrics.execution_started(&id, plan.nodes.len());
+        let nodes = plan.nodes.iter().map(|node| node.node.as_str());
+        self.metrics.execution_started(&id, nodes);
+        for old in &prepared.pruned {
+            self.metrics.prune(old);
+            self.admission.forget(old);
+        }
         info!(
             execution_id = %id,
             nodes = plan.nodes.len(),
@@ -289,6 +312,7 @@ impl<P: Ports> Controller<P> {
             job_pod,
             logged_tenths: 0,
         });
+        self.summaries.note_change();
         self.carry_out(now, effects);
     }
 
@@ -310,8 +334,38 @@ impl<P: Ports> Controller<P> {
     fn step(&mut self, now: Now, event: execution::Event) {
         if let Some(current) = &mut self.current {
             let effects = current.execution.handle(now, event);
+            self.summaries.note_change();
             self.carry_out(now, effects);
         }
+    }
+
+    /// Tells the execution of that id, in progress or newly ended, what arrived for it.
+    fn tell(&mut self, now: Now, id: &ExecutionId, event: execution::Event) {
+        if self.is_current(id) {
+            self.step(now, event);
+        } else if let Some(ended) = self.ended.as_mut().filter(|ended| ended.id() == id) {
+            // An ended execution has nothing left to do.
+            ended.handle(now, event);
+            self.summaries.amend(ended);
+        }
+    }
+
+    fn write_summaries(&mut self, now: Now) {
+        if let Some(current) = &self.current
+            && self.summaries.due().is_some_and(|due| due <= now.monotonic)
+        {
+            self.summaries.take(now.monotonic, &current.execution);
+        }
+        let Some((id, document)) = self.summaries.start_write() else {
+            return;
+        };
+        let reports = self.api.ports.reports().clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = reports.put(&id, summary::FILE_NAME, document).await {
+                warn!(execution_id = %id, error = %error, "execution summary not written");
+            }
+            Some(Event::SummaryWritten)
+        });
     }
 
     fn carry_out(&mut self, now: Now, effects: Vec<Effect>) {
@@ -400,8 +454,12 @@ impl<P: Ports> Controller<P> {
         let id = current.execution.id().clone();
         let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
         self.tasks.spawn(async move {
-            pod_logs::save(api, &metrics, &id, &pod).await;
-            None
+            let stored_names = pod_logs::save(api, &metrics, &id, &pod).await;
+            Some(Event::LogsSaved {
+                execution: id,
+                node: pod.node,
+                stored_names,
+            })
         });
     }
 
@@ -469,18 +527,8 @@ impl<P: Ports> Controller<P> {
             counts = %counts_text(&execution),
             "execution ended"
         );
-        let reports = self.api.ports.reports().clone();
-        self.tasks.spawn(async move {
-            let id = execution.id();
-            // The summary is plain data: it always serialises.
-            let Ok(document) = serde_json::to_vec_pretty(&execution.summary()) else {
-                return None;
-            };
-            if let Err(error) = reports.put(id, summary::FILE_NAME, document.into()).await {
-                warn!(execution_id = %id, error = %error, "execution summary not written");
-            }
-            None
-        });
+        self.summaries.close(now.monotonic, &execution);
+        self.ended = Some(execution);
     }
 
     // Callbacks.
@@ -503,15 +551,11 @@ impl<P: Ports> Controller<P> {
                 node,
                 stored_name,
             } => {
-                if self.is_current(&execution) {
-                    self.step(
-                        now,
-                        execution::Event::FileStored {
-                            node,
-                            name: stored_name,
-                        },
-                    );
-                }
+                let stored = execution::Event::FileStored {
+                    node,
+                    name: stored_name,
+                };
+                self.tell(now, &execution, stored);
             }
             Callback::Event {
                 execution,
@@ -530,27 +574,13 @@ impl<P: Ports> Controller<P> {
 
     fn result(&mut self, now: Now, id: &ExecutionId, node: &str, name: String, results: &Results) {
         self.metrics.result(id, node, results);
-        if !self.is_current(id) {
-            return;
-        }
         let samples = results.values().map(Vec::len).sum::<usize>();
-        let samples = u32::try_from(samples).unwrap_or(u32::MAX);
-        self.step(
-            now,
-            execution::Event::ResultStored {
-                node: node.to_owned(),
-                name,
-                samples,
-            },
-        );
-        // A late result does not undo an end that went wrong.
-        if let Some(current) = &self.current
-            && let Some(run) = current.execution.node(node)
-            && run.state().is_final()
-        {
-            let error = run.state() != NodeState::Succeeded;
-            self.metrics.processing(id, node, error);
-        }
+        let stored = execution::Event::ResultStored {
+            node: node.to_owned(),
+            name,
+            samples: u32::try_from(samples).unwrap_or(u32::MAX),
+        };
+        self.tell(now, id, stored);
     }
 
     fn job_event(
@@ -560,9 +590,10 @@ impl<P: Ports> Controller<P> {
         event: EventReport,
         reply: oneshot::Sender<Result<(), PostEventError>>,
     ) {
-        let run = (self.current.as_ref())
-            .filter(|current| *current.execution.id() == execution)
-            .and_then(|current| current.execution.node(&node));
+        let current = self.current.as_ref().map(|current| &current.execution);
+        let run = (current.into_iter().chain(&self.ended))
+            .find(|known| *known.id() == execution)
+            .and_then(|known| known.node(&node));
         let regarding = Regarding {
             pod_name: run.map_or_else(
                 || names::plain_pod_name(&self.settings.config.name, &node, &execution),

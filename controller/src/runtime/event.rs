@@ -21,6 +21,14 @@ pub(super) enum Event {
     Prepared(Result<Box<Prepared>, ClusterError>),
     /// An effect of an execution was answered.
     Answer(ExecutionId, execution::Event),
+    /// The logs of a node's pod are on disk, under these names.
+    LogsSaved {
+        execution: ExecutionId,
+        node: String,
+        stored_names: Vec<String>,
+    },
+    /// A summary was written, or could not be.
+    SummaryWritten,
     /// The process is about to end.
     StopSchedule,
 }

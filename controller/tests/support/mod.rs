@@ -48,6 +48,11 @@ impl TestClock {
             origin_wall: wall,
         }
     }
+
+    /// When it began.
+    pub fn origin(&self) -> Instant {
+        self.origin
+    }
 }
 
 impl Clock for TestClock {

@@ -1,0 +1,85 @@
+//! When `_execution.json` is written: as an execution begins, now and then while it changes, and at its end. One write at a
+//! time, in order, so that an older summary never replaces a newer one. Serialising and deciding only; the loop writes.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::core::execution::Execution;
+use crate::core::ids::ExecutionId;
+use crate::core::time::Monotonic;
+
+/// The least time between two summaries of a running execution: people look at them, no machine waits for one.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
+
+/// A summary grows with the list: its writes together stay below a hundredth of a processor.
+const PAUSE_PER_NODE: Duration = Duration::from_millis(10);
+
+/// A summary to be written.
+pub(super) type Document = (ExecutionId, Bytes);
+
+/// What is to be written, and when the next look is due.
+#[derive(Debug, Default)]
+pub(super) struct SummaryWrites {
+    queue: VecDeque<Document>,
+    is_writing: bool,
+    has_changed: bool,
+    next: Monotonic,
+}
+
+impl SummaryWrites {
+    /// The running execution began, or something changed in it.
+    pub(super) fn note_change(&mut self) {
+        self.has_changed = true;
+    }
+
+    /// When the running execution's summary is to be taken; none while nothing changed or a write is under way.
+    pub(super) fn due(&self) -> Option<Monotonic> {
+        (self.has_changed && !self.is_writing).then_some(self.next)
+    }
+
+    /// Takes the running execution's summary.
+    pub(super) fn take(&mut self, now: Monotonic, execution: &Execution) {
+        let nodes = u32::try_from(execution.nodes().len()).unwrap_or(u32::MAX);
+        self.has_changed = false;
+        self.next = now.after(PAUSE_MIN.max(PAUSE_PER_NODE.saturating_mul(nodes)));
+        self.push(execution);
+    }
+
+    /// Takes the summary of an execution that has ended. The next one's first is due at once.
+    pub(super) fn close(&mut self, now: Monotonic, execution: &Execution) {
+        self.has_changed = false;
+        self.next = now;
+        self.push(execution);
+    }
+
+    /// Takes the summary of an ended execution again.
+    pub(super) fn amend(&mut self, execution: &Execution) {
+        self.push(execution);
+    }
+
+    /// What to write now; to be answered with [`Self::written`].
+    pub(super) fn start_write(&mut self) -> Option<Document> {
+        if self.is_writing {
+            return None;
+        }
+        let document = self.queue.pop_front()?;
+        self.is_writing = true;
+        Some(document)
+    }
+
+    /// A write ended, well or not.
+    pub(super) fn written(&mut self) {
+        self.is_writing = false;
+    }
+
+    fn push(&mut self, execution: &Execution) {
+        let id = execution.id().clone();
+        self.queue.retain(|(queued, _)| *queued != id);
+        // The summary is plain data: it always serialises.
+        if let Ok(document) = serde_json::to_vec_pretty(&execution.summary()) {
+            self.queue.push_back((id, document.into()));
+        }
+    }
+}
