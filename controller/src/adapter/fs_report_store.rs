@@ -119,13 +119,9 @@ impl FsReportStore {
         }
     }
 
-    fn new_upload(&self, execution: &ExecutionId, name: &str) -> io::Result<(Temporary, PathBuf)> {
-        check_name(name)?;
+    fn new_upload(&self, execution: &ExecutionId) -> io::Result<Temporary> {
         let directory = self.made_execution(execution)?;
-        Ok((
-            self.new_temporary(&directory, TEMPORARY_PREFIX)?,
-            directory.join(name),
-        ))
+        self.new_temporary(&directory, TEMPORARY_PREFIX)
     }
 
     fn replace_latest(&self, execution: &ExecutionId) -> io::Result<()> {
@@ -351,41 +347,51 @@ impl Drop for Temporary {
     }
 }
 
-/// An upload into a temporary file.
+/// An upload into a temporary file, which is made when the first block is full: a small report costs one system thread's
+/// turn, at its end.
 #[derive(Debug)]
 pub struct FsUpload {
-    /// None once a write has failed.
-    temporary: Option<Temporary>,
-    target: PathBuf,
-    subject: String,
+    store: FsReportStore,
+    execution: ExecutionId,
+    name: String,
+    progress: Progress,
     buffer: Vec<u8>,
-    durability: Durability,
+}
+
+#[derive(Debug)]
+enum Progress {
+    Buffered,
+    Writing(Temporary),
+    Failed,
 }
 
 impl FsUpload {
-    /// Writes the buffer and `more` to the file.
-    async fn flush(&mut self, more: Bytes) -> Result<(), ReportStoreError> {
-        let temporary = self.temporary.take().ok_or_else(|| self.failed_before())?;
+    /// Writes the buffer and `more` to the file, then does `last` with it.
+    async fn flush<T: Send + 'static>(
+        &mut self,
+        more: Bytes,
+        last: impl FnOnce(Temporary, &FsReportStore) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, ReportStoreError> {
+        let subject = subject(&self.execution, &self.name);
+        let progress = std::mem::replace(&mut self.progress, Progress::Failed);
+        if matches!(progress, Progress::Failed) {
+            return Err(ReportStoreError {
+                kind: ReportStoreErrorKind::Unavailable,
+                message: format!("{subject}: an earlier write failed"),
+            });
+        }
         let buffer = std::mem::take(&mut self.buffer);
-        let (temporary, buffer) = run_blocking(self.subject.clone(), move || {
-            let mut temporary = temporary;
-            let mut buffer = buffer;
+        let (store, execution) = (self.store.clone(), self.execution.clone());
+        run_blocking(subject, move || {
+            let mut temporary = match progress {
+                Progress::Writing(temporary) => temporary,
+                Progress::Buffered | Progress::Failed => store.new_upload(&execution)?,
+            };
             temporary.file.write_all(&buffer)?;
             temporary.file.write_all(&more)?;
-            buffer.clear();
-            Ok((temporary, buffer))
+            last(temporary, &store)
         })
-        .await?;
-        self.temporary = Some(temporary);
-        self.buffer = buffer;
-        Ok(())
-    }
-
-    fn failed_before(&self) -> ReportStoreError {
-        ReportStoreError {
-            kind: ReportStoreErrorKind::Unavailable,
-            message: format!("{}: an earlier write failed", self.subject),
-        }
+        .await
     }
 }
 
@@ -395,22 +401,15 @@ impl Upload for FsUpload {
             self.buffer.extend_from_slice(&bytes);
             return Ok(());
         }
-        self.flush(bytes).await
+        let temporary = self.flush(bytes, |temporary, _| Ok(temporary)).await?;
+        self.progress = Progress::Writing(temporary);
+        Ok(())
     }
 
     async fn finish(mut self) -> Result<(), ReportStoreError> {
-        let temporary = self.temporary.take().ok_or_else(|| self.failed_before())?;
-        let Self {
-            target,
-            subject,
-            buffer,
-            durability,
-            ..
-        } = self;
-        run_blocking(subject, move || {
-            let mut temporary = temporary;
-            temporary.file.write_all(&buffer)?;
-            temporary.place(&target, durability)
+        let target = self.store.execution_path(&self.execution).join(&self.name);
+        self.flush(Bytes::new(), move |temporary, store| {
+            temporary.place(&target, store.durability)
         })
         .await
     }
@@ -476,20 +475,13 @@ impl ReportStore for FsReportStore {
         execution: &ExecutionId,
         name: &str,
     ) -> Result<FsUpload, ReportStoreError> {
-        let subject = subject(execution, name);
-        let (execution, name) = (execution.clone(), name.to_owned());
-        let (temporary, target) = self
-            .blocking(subject.clone(), move |store| {
-                store.new_upload(&execution, &name)
-            })
-            .await?;
-        let durability = self.durability;
+        check_name(name).map_err(|error| store_error(&subject(execution, name), &error))?;
         Ok(FsUpload {
-            temporary: Some(temporary),
-            target,
-            subject,
+            store: self.clone(),
+            execution: execution.clone(),
+            name: name.to_owned(),
+            progress: Progress::Buffered,
             buffer: Vec::new(),
-            durability,
         })
     }
 
@@ -499,14 +491,13 @@ impl ReportStore for FsReportStore {
         name: &str,
         bytes: Bytes,
     ) -> Result<(), ReportStoreError> {
-        let subject = subject(execution, name);
-        let (execution, name) = (execution.clone(), name.to_owned());
-        self.blocking(subject, move |store| {
-            let (mut temporary, target) = store.new_upload(&execution, &name)?;
-            temporary.file.write_all(&bytes)?;
-            temporary.place(&target, store.durability)
-        })
-        .await
+        let mut upload = self.begin(execution, name).await?;
+        let target = self.execution_path(execution).join(name);
+        upload
+            .flush(bytes, move |temporary, store| {
+                temporary.place(&target, store.durability)
+            })
+            .await
     }
 
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {

@@ -523,7 +523,7 @@ impl<P: Ports> Controller<P> {
         info!(
             execution_id = %execution.id(),
             state = state.as_str(),
-            makespan_ms = makespan.as_millis(),
+            makespan_ms = u64::try_from(makespan.as_millis()).unwrap_or(u64::MAX),
             counts = %counts_text(&execution),
             "execution ended"
         );
