@@ -91,7 +91,7 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
         execution: &ExecutionId,
     ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
-    /// Begins a report; its directory is made where there is none. `name` has been checked by `core::report_name`.
+    /// Begins a report; its directory is made where there is none, at the latest when the report is finished. `name` has been checked by `core::report_name`.
     fn begin(
         &self,
         execution: &ExecutionId,
