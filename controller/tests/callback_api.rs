@@ -21,6 +21,8 @@ use support::world::{RESULT, Setup, World, pod_name};
 use tokio::sync::mpsc;
 
 const EXECUTION: &str = "202611232359";
+/// 70 bytes.
+const LONG: &str = "0123456789012345678901234567890123456789012345678901234567890123456789";
 const EVENT: &str = r#"{"reason":"Checked","message":"all good"}"#;
 
 /// A controller whose pods on these nodes were created.
@@ -255,7 +257,6 @@ async fn a_body_over_the_limit_is_refused_announced_or_not_and_leaves_nothing() 
     );
     let world = world_of(setup).await;
     let known = format!("/report/node-a/{EXECUTION}");
-    const LONG: &str = "0123456789012345678901234567890123456789012345678901234567890123456789";
     for (path, length) in [("result", 31), ("event", 61), ("file?name=a", 251)] {
         let path = format!("{known}/{path}");
         assert_eq!(

@@ -11,7 +11,7 @@ use controller::core::execution::{CreateError, Effect, Event, Execution, Plan, P
 use controller::core::failure::{ClusterError, ClusterErrorKind};
 use controller::core::ids::ExecutionId;
 use controller::core::invariants;
-use controller::core::state::{ExecutionState, NodeState, Trigger};
+use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
 use controller::core::time::{Monotonic, Now};
 use controller::core::views::{PodPhase, PodView};
 use proptest::prelude::*;
@@ -75,7 +75,7 @@ fn plan(nodes: usize, pool: u32, previous: usize) -> Plan {
 }
 
 /// What the world does next; the numbers choose among what is possible in the current state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Action {
     AnswerWell(usize),
     AnswerBadly(usize, ClusterErrorKind),
@@ -477,9 +477,7 @@ fn pods_of_an_earlier_execution_that_stay_keep_their_slots_and_only_fail_their_n
     );
     world.act(Action::PassTime(60_000));
     assert_eq!(
-        world.execution.nodes()[0]
-            .reason()
-            .map(|reason| reason.as_str()),
+        world.execution.nodes()[0].reason().map(Reason::as_str),
         Some("PreviousPod")
     );
     assert_eq!(world.pending.len(), 1, "one of two slots is the old pod's");

@@ -104,7 +104,7 @@ fn with_deviations(case: &Case, mut recorded: Value) -> Value {
         }
         // The original removes the template's own where the configuration sets none.
         "template overrides are replaced" => {
-            recorded["spec"]["imagePullSecrets"] = json!([{"name": "wrong"}])
+            recorded["spec"]["imagePullSecrets"] = json!([{"name": "wrong"}]);
         }
         _ => {}
     }

@@ -105,9 +105,18 @@ pub fn gauge_series(samples: &[Sample], labels: &[String]) -> BTreeMap<Vec<Strin
         .collect()
 }
 
+/// How deep objects and lists may nest: the limit of Go's decoder.
+const DEPTH_MAX: usize = 10_000;
+
 /// Reads one JSON value and nothing after it, as Go reads it.
 pub(super) fn parse_document<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, JsonError> {
     let text = replace_lone_surrogates(decode_lossily(body));
+    if is_too_deep(&text) {
+        return Err(JsonError {
+            field: None,
+            message: format!("nested deeper than {DEPTH_MAX} levels"),
+        });
+    }
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
@@ -124,6 +133,25 @@ pub(super) fn parse_document<T: serde::de::DeserializeOwned>(body: &[u8]) -> Res
         message: printable(&error.to_string()),
     })?;
     Ok(value)
+}
+
+/// Also where what nests is ignored. What is no JSON may be too deep or not: it is refused either way.
+fn is_too_deep(text: &str) -> bool {
+    let (mut depth, mut is_string, mut is_escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_string,
+            b'"' => is_string = !is_string,
+            b'[' | b'{' if !is_string => depth += 1,
+            b']' | b'}' if !is_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
 }
 
 /// UTF-8 with each byte that is none as U+FFFD, one for one as in Go.
@@ -320,14 +348,20 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_neither_crashes_nor_counts_where_it_is_ignored() {
-        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(parse_results(deep.as_bytes()).is_err());
+    fn nesting_is_taken_as_deep_as_the_original_takes_it() {
+        let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let ignored = |levels| {
+            format!(
+                r#"{{"plain":[{{"x":{},"y":"[\"[","value":1}}]}}"#,
+                deep(levels)
+            )
+        };
+        // Three levels of the document itself.
+        assert_eq!(plain(&ignored(DEPTH_MAX - 3)), [1.0]);
+        let error = parse_results(ignored(DEPTH_MAX - 2).as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "result: nested deeper than 10000 levels");
+        assert!(parse_results(deep(100_000).as_bytes()).is_err());
         assert!(parse_results("[".repeat(100_000).as_bytes()).is_err());
-        assert_eq!(
-            plain(&format!(r#"{{"plain":[{{"x":{deep},"value":1}}]}}"#)),
-            [1.0]
-        );
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl State {
         running.map(|pod| pod.name.clone()).collect()
     }
 
-    fn tell(&mut self, event: PodWatchEvent) {
+    fn tell(&mut self, event: &PodWatchEvent) {
         self.watchers
             .retain(|watcher| watcher.send(Ok(event.clone())).is_ok());
     }
@@ -134,7 +134,7 @@ impl State {
         self.pods.insert(pod.name.clone(), pod.clone());
         self.peak = self.peak.max(self.running().len());
         if is_owned {
-            self.tell(PodWatchEvent::Applied(pod));
+            self.tell(&PodWatchEvent::Applied(pod));
         }
     }
 
@@ -142,7 +142,7 @@ impl State {
         if let Some(pod) = self.pods.remove(name)
             && pod.owner == OWNER
         {
-            self.tell(PodWatchEvent::Deleted(pod));
+            self.tell(&PodWatchEvent::Deleted(pod));
         }
     }
 }
@@ -188,7 +188,7 @@ impl TestCluster {
         };
         match tokio::time::timeout(PATIENCE, found).await {
             Ok(found) => found,
-            Err(_) => panic!("{what}: not seen; pods {:#?}", self.lock().pods),
+            Err(elapsed) => panic!("{what}: {elapsed}; pods {:#?}", self.lock().pods),
         }
     }
 

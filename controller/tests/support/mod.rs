@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Long beyond anything that a test waits for, in virtual time.
-pub const PATIENCE: Duration = Duration::from_secs(2 * 60 * 60);
+pub const PATIENCE: Duration = Duration::from_hours(2);
 
 /// The execution id of that text.
 pub fn id(text: &str) -> ExecutionId {

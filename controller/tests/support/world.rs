@@ -98,7 +98,7 @@ impl Setup {
         let entropy = TestEntropy::default();
         let clock = TestClock::at(self.start);
         let metrics = Arc::new(Metrics::new(&config));
-        let limits = config.callback_body_limit.clone();
+        let limits = config.callback_body_limit;
         let settings = Settings {
             config,
             template: PodTemplate::parse(&self.template).unwrap(),
@@ -212,7 +212,7 @@ impl World {
         };
         match tokio::time::timeout(PATIENCE, found).await {
             Ok(found) => found,
-            Err(_) => panic!("{what}: not seen; metrics:\n{}", self.metrics.render()),
+            Err(elapsed) => panic!("{what}: {elapsed}; metrics:\n{}", self.metrics.render()),
         }
     }
 
