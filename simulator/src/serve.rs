@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{OverHttp, Persistence};
 use crate::clock::SimClock;
 use crate::fleet::{Fleet, FleetOptions, create_nodes, renew_leases};
@@ -88,6 +88,7 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     create_nodes(&api, options.nodes).map_err(|status| anyhow::anyhow!(status.message))?;
 
     let mut parts = JoinSet::new();
+    parts.spawn(expire_events(api.clone()));
     if !options.no_fleet && options.nodes > 0 {
         let fleet_options = FleetOptions {
             nodes: options.nodes,

@@ -27,7 +27,7 @@ use tokio::time::{sleep, timeout};
 
 use self::record::{Observed, Record, Recorded};
 use self::scenario::{END_BOUND, NAME, NAMESPACE, POD_TEMPLATE, REPORT_HISTORY, SERIES_PER_NODE};
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{InProcess, Persistence};
 use crate::checker::Violation;
 use crate::clock::SimClock;
@@ -187,6 +187,7 @@ impl World {
             persistence: Persistence::Repeat,
             seed,
         };
+        running.spawn(expire_events(api.clone()));
         running.spawn(Fleet::new(api, transport, fleet_options).run());
         running.spawn(controller.run());
         Self {

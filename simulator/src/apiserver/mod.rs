@@ -6,6 +6,7 @@
 
 mod accept;
 mod discovery;
+mod event_expiry;
 mod openapi;
 mod pod_log;
 mod query;
@@ -23,6 +24,8 @@ use axum::body::Body;
 use http::{Method, Request, Response};
 use jiff::Timestamp;
 use tokio::sync::watch;
+
+pub use event_expiry::expire_events;
 
 use crate::state::{State, Status};
 use respond::{not_found_page, status_response};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::list::{List, ListOptions};
 use super::object::{Object, Stored};
-use super::resource::{self, NAMESPACES, PODS, Row};
+use super::resource::{self, EVENTS, NAMESPACES, PODS, Row};
 use super::status::Status;
 use super::write::whole_seconds;
 use super::{Part, State, Target};
@@ -198,6 +198,20 @@ impl State {
             options,
         )?;
         Ok(Status::created())
+    }
+
+    /// Removes the events that were created more than `ttl` before `now` (`--event-ttl` of a real server, whose store lets
+    /// them expire). Says how many there were.
+    pub fn expire_events(&mut self, now: Timestamp, ttl: SignedDuration) -> usize {
+        let is_old = |event: &&Arc<Stored>| {
+            let created = event.metadata.creation_timestamp;
+            created.is_some_and(|created| now.duration_since(created) > ttl)
+        };
+        let old: Vec<_> = self.iter(&EVENTS, None).filter(is_old).cloned().collect();
+        for event in &old {
+            self.remove(Object::clone(event));
+        }
+        old.len()
     }
 
     /// Removes an object for good, under a version of its own; and its namespace, when that waited for it.
