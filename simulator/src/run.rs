@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::options::PodOptions;
-use crate::world::{Outcome, WorldOptions, simulate};
+use crate::world::{END_BOUND, Outcome, WorldOptions, simulate};
 
 /// Runs the controller on a simulated cluster in this process, hours in seconds, and says how it went
 ///
@@ -57,6 +57,12 @@ impl fmt::Display for RunOptions {
 /// The first invariant that was broken, with what led to it.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     eprintln!("{options}");
+    let ideal = ideal(options);
+    anyhow::ensure!(
+        ideal < END_BOUND,
+        "an execution would take {} s at least, and one begins each hour: choose a larger --pool or less --pod-seconds",
+        ideal.as_secs()
+    );
     let world = WorldOptions {
         nodes: options.nodes,
         pool: options.pool(),

@@ -26,7 +26,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use self::record::{Observed, Record, Recorded};
-use self::scenario::{END_BOUND, NAME, NAMESPACE, POD_TEMPLATE, REPORT_HISTORY, SERIES_PER_NODE};
+pub use self::scenario::END_BOUND;
+use self::scenario::{NAME, NAMESPACE, POD_TEMPLATE, REPORT_HISTORY, SERIES_PER_NODE};
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{InProcess, Persistence};
 use crate::checker::Violation;

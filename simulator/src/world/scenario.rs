@@ -28,8 +28,8 @@ pub(super) const SERIES_PER_NODE: usize = GAUGES + 2;
 /// One execution an hour.
 const PERIOD: SignedDuration = SignedDuration::from_hours(1);
 
-/// An execution that has not ended after this time will not: the next one is close.
-pub(super) const END_BOUND: Duration = Duration::from_mins(59);
+/// An execution must end within this time, before the next one begins.
+pub const END_BOUND: Duration = Duration::from_mins(59);
 
 /// 2026-01-01T00:00:00Z.
 const FIRST_TICK_SECOND: i64 = 1_767_225_600;
