@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::cargo::{Binaries, BinaryOptions};
+use crate::cargo::{Binaries, BinaryOptions, Profile};
 use crate::interrupt::Interrupt;
 
 /// Measure makespan, CPU, memory and speed, each beside its ceiling or anchor
@@ -103,7 +103,7 @@ impl Row {
 /// If a measurement does not come to its end, or two runs differ that must not.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let binaries = arguments.binaries.binaries(&interrupt)?;
+    let binaries = arguments.binaries.binaries(Profile::Dist, &interrupt)?;
     let names = arguments
         .only
         .map_or_else(|| Name::ALL.to_vec(), |name| vec![name]);

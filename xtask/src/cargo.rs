@@ -82,10 +82,28 @@ impl BinaryOptions {
     ///
     /// # Errors
     /// If they do not build or are not there, or when interrupted.
-    pub(crate) fn binaries(&self, interrupt: &Interrupt) -> Result<Binaries> {
+    pub(crate) fn binaries(&self, profile: Profile, interrupt: &Interrupt) -> Result<Binaries> {
         match &self.binaries {
             Some(folder) => Binaries::within(folder),
-            None => Binaries::build(interrupt),
+            None => Binaries::build(profile, interrupt),
+        }
+    }
+}
+
+/// How the binaries are built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Profile {
+    /// Optimised, and quick to build.
+    Release,
+    /// As they ship: what is measured.
+    Dist,
+}
+
+impl Profile {
+    fn argument(self) -> &'static str {
+        match self {
+            Profile::Release => "--profile=release",
+            Profile::Dist => "--profile=dist",
         }
     }
 }
@@ -111,8 +129,8 @@ impl Binaries {
         })
     }
 
-    /// Builds both in release mode, with cargo's own progress on the terminal.
-    fn build(interrupt: &Interrupt) -> Result<Self> {
+    /// Builds both, with cargo's own progress on the terminal.
+    fn build(profile: Profile, interrupt: &Interrupt) -> Result<Self> {
         let _ = writeln!(
             std::io::stderr(),
             "Building the controller and the simulated cluster …"
@@ -120,7 +138,7 @@ impl Binaries {
         let messages = tempfile::NamedTempFile::new()?;
         let arguments = [
             "build",
-            "--release",
+            profile.argument(),
             "--package=controller",
             "--package=simulator",
             "--bins",
@@ -139,7 +157,7 @@ impl Binaries {
         };
         if !status.success() {
             bail!(
-                "the release binaries do not build: `cargo {}` ended with {status}",
+                "the binaries do not build: `cargo {}` ended with {status}",
                 arguments[..5].join(" ")
             );
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cargo::BinaryOptions;
+use crate::cargo::{BinaryOptions, Profile};
 use crate::execution::{self, Progress};
 use crate::exposition::Scrape;
 use crate::interrupt::{Interrupt, Interrupted};
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         dev_mode: false,
         config: Vec::new(),
     };
-    let binaries = arguments.binaries.binaries(&interrupt)?;
+    let binaries = arguments.binaries.binaries(Profile::Release, &interrupt)?;
     say(&format!(
         "Starting a simulated cluster of {} nodes and the controller …",
         setup.nodes

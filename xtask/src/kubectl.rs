@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cargo::BinaryOptions;
+use crate::cargo::{BinaryOptions, Profile};
 use crate::execution::{self, Progress};
 use crate::interrupt::Interrupt;
 use crate::stack::{PortOptions, Ports, Setup, Stack};
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         dev_mode: false,
         config: Vec::new(),
     };
-    let binaries = arguments.binaries.binaries(&interrupt)?;
+    let binaries = arguments.binaries.binaries(Profile::Release, &interrupt)?;
     let mut stack = Stack::start(
         &binaries,
         &setup,

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::cargo::BinaryOptions;
+use crate::cargo::{BinaryOptions, Profile};
 use crate::interrupt::Interrupt;
 use crate::simulation::Simulation;
 
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 /// If a run breaks an invariant, or two runs of a seed differ.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let interrupt = Interrupt::install()?;
-    let binaries = arguments.binaries.binaries(&interrupt)?;
+    let binaries = arguments.binaries.binaries(Profile::Release, &interrupt)?;
     for seed in (arguments.first..)
         .zip(0..arguments.count)
         .map(|(seed, _)| seed)

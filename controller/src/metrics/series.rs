@@ -59,6 +59,8 @@ pub(super) struct SeriesStore {
     exposition: Exposition,
     executions: BTreeMap<ExecutionId, ExecutionSeries>,
     current: Option<(ExecutionId, usize)>,
+    /// Series in all of this, so that asking for it costs nothing.
+    count: usize,
     /// What is still `latest` of nodes whose last series left the history: kept while some execution has them in its list.
     outlived: ExecutionSeries,
 }
@@ -113,6 +115,7 @@ impl SeriesStore {
             exposition,
             executions: BTreeMap::new(),
             current: None,
+            count: 0,
             outlived: ExecutionSeries::new(),
         }
     }
@@ -129,13 +132,16 @@ impl SeriesStore {
         self.limit(id);
     }
 
-    fn node(&mut self, id: &ExecutionId, node: &str) -> &mut NodeSeries {
+    fn change(&mut self, id: &ExecutionId, node: &str, change: impl FnOnce(&mut NodeSeries)) {
         if !self.executions.contains_key(id) {
             self.executions.insert(id.clone(), ExecutionSeries::new());
             self.limit(id);
         }
         let execution = self.executions.entry(id.clone()).or_default();
-        execution.entry(node.into()).or_default()
+        let series = execution.entry(node.into()).or_default();
+        let before = series.count();
+        change(series);
+        self.count = self.count + series.count() - before;
     }
 
     /// Series stay bounded by the history, also where any execution may call back (`DEV_MODE`). The newest addition stays.
@@ -160,27 +166,33 @@ impl SeriesStore {
                 samples.push(((gauge, values), sample.value));
             }
         }
-        let series = self.node(id, node);
-        // A late result does not undo an end that went wrong: `processing` says how the node ended.
-        series.processing.get_or_insert(false);
-        series.samples.extend(samples);
+        self.change(id, node, |series| {
+            // A late result does not undo an end that went wrong: `processing` says how the node ended.
+            series.processing.get_or_insert(false);
+            series.samples.extend(samples);
+        });
     }
 
     pub(super) fn processing(&mut self, id: &ExecutionId, node: &str, error: bool) {
-        self.node(id, node).processing = Some(error);
+        self.change(id, node, |series| series.processing = Some(error));
     }
 
     pub(super) fn duration(&mut self, id: &ExecutionId, node: &str, duration: Duration) {
-        self.node(id, node).duration = Some(duration);
+        self.change(id, node, |series| series.duration = Some(duration));
     }
 
     pub(super) fn prune(&mut self, id: &ExecutionId) {
         let Some(pruned) = self.executions.remove(id) else {
             return;
         };
-        if !self.exposition.latest {
-            return;
+        if self.exposition.latest {
+            self.outlive(pruned);
         }
+        let kept = self.executions.values().chain([&self.outlived]);
+        self.count = kept.flat_map(BTreeMap::values).map(NodeSeries::count).sum();
+    }
+
+    fn outlive(&mut self, pruned: ExecutionSeries) {
         let with_series = pruned.into_iter().filter(|(_, series)| !series.is_empty());
         self.outlived.extend(with_series);
         let executions = &self.executions;
@@ -204,8 +216,7 @@ impl SeriesStore {
     }
 
     pub(super) fn series_count(&self) -> usize {
-        let kept = self.executions.values().chain([&self.outlived]);
-        kept.flat_map(BTreeMap::values).map(NodeSeries::count).sum()
+        self.count
     }
 
     pub(super) fn render(&self, text: &mut String) {
@@ -419,5 +430,27 @@ mod tests {
         ] {
             assert_eq!(value(number), want);
         }
+    }
+
+    #[test]
+    fn series_are_counted_as_they_come_and_go() {
+        let id = |text| ExecutionId::parse(text).unwrap();
+        let (old, new) = (id("202601010000"), id("202601020000"));
+        let mut store = SeriesStore::new(Exposition {
+            prefix: "audit".to_owned(),
+            gauges: Vec::new(),
+            history: 2,
+            kept: 2,
+            latest: true,
+        });
+        for (execution, node) in [(&old, "a"), (&old, "b"), (&new, "a"), (&new, "a")] {
+            store.processing(execution, node, false);
+            store.duration(execution, node, Duration::from_secs(1));
+        }
+        assert_eq!(store.series_count(), 6);
+        store.prune(&old);
+        assert_eq!(store.series_count(), 2);
+        store.prune(&old);
+        assert_eq!(store.series_count(), 2);
     }
 }

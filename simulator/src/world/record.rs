@@ -23,10 +23,6 @@ use crate::state::{Selector, Stored, WatchEvent, WatchFrom, resource};
 /// Events taken from the watch under one lock of the state.
 const EVENTS_AT_ONCE: usize = 256;
 
-/// Counting the series costs a look at each; so it is done after as many events as make this many looks an event, and at
-/// the end of each execution.
-const LOOKS_PER_EVENT: usize = 64;
-
 /// What is recorded against.
 #[derive(Debug)]
 pub(super) struct Observed {
@@ -203,11 +199,8 @@ impl Book {
                 "a report would leave its directory: {violation}"
             )));
         }
-        let events_per_count = self.observed.series_bound.div_ceil(LOOKS_PER_EVENT) as u64;
-        if self.log.lines().is_multiple_of(events_per_count) {
-            let bounded = self.invariant_series_are_bounded();
-            self.blame(bounded);
-        }
+        let bounded = self.invariant_series_are_bounded();
+        self.blame(bounded);
     }
 
     fn invariant_series_are_bounded(&self) -> Result<(), Violation> {
