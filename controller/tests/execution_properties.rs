@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ enum Action {
     AnswerLate(usize),
     Start(usize),
     End(usize, bool),
+    EndUnseen(usize, bool),
+    Show,
     Delete(usize),
     DeleteUnseen(usize),
     Repeat(usize),
@@ -110,6 +112,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => n.clone().prop_map(Action::AnswerLate),
         3 => n.clone().prop_map(Action::Start),
         8 => (n.clone(), any::<bool>()).prop_map(|(n, well)| Action::End(n, well)),
+        4 => (n.clone(), any::<bool>()).prop_map(|(n, well)| Action::EndUnseen(n, well)),
+        2 => Just(Action::Show),
         1 => n.clone().prop_map(Action::Delete),
         1 => n.clone().prop_map(Action::DeleteUnseen),
         2 => n.clone().prop_map(Action::Repeat),
@@ -130,6 +134,8 @@ struct World {
     pods: BTreeMap<String, PodView>,
     gone: Vec<PodView>,
     uids: u64,
+    /// What the watch has yet to show, in order.
+    unseen: VecDeque<Event>,
     creations: BTreeMap<String, u32>,
     ended: u32,
     pool: usize,
@@ -152,6 +158,7 @@ impl World {
             pods,
             gone: Vec::new(),
             uids: 0,
+            unseen: VecDeque::new(),
             creations: BTreeMap::new(),
             ended: 0,
             pool: pool as usize,
@@ -165,6 +172,7 @@ impl World {
             match effect {
                 Effect::CreatePod { .. }
                 | Effect::ReadPod { .. }
+                | Effect::LookForResult { .. }
                 | Effect::DeletePreviousPods(_) => self.pending.push(effect),
                 Effect::Ended => self.ended += 1,
                 Effect::PodEnded { .. } | Effect::NodeEnded { .. } => {}
@@ -199,7 +207,20 @@ impl World {
         );
         *self.creations.entry(created.node.clone()).or_default() += 1;
         self.pods.insert(name.to_owned(), created.clone());
+        self.unseen.push_back(Event::PodSeen(created.clone()));
         created
+    }
+
+    /// The watch catches up: each change is shown once, in order.
+    fn show_all(&mut self) {
+        while let Some(event) = self.unseen.pop_front() {
+            self.tell(event);
+        }
+    }
+
+    fn show(&mut self, event: Event) {
+        self.unseen.push_back(event);
+        self.show_all();
     }
 
     fn answer(&mut self, effect: Effect, failure: Option<ClusterErrorKind>) -> Event {
@@ -231,6 +252,7 @@ impl World {
                     (_, None) => Err(ClusterError::new(ClusterErrorKind::NotFound, "not found")),
                 },
             },
+            Effect::LookForResult { index, step } => Event::LookedForResult { index, step },
             Effect::DeletePreviousPods(execution) => Event::PreviousPodsDeleted {
                 execution,
                 result: failure.map_or(Ok(()), Err),
@@ -257,7 +279,16 @@ impl World {
         }
         change(&mut pod);
         self.pods.insert(pod.name.clone(), pod.clone());
-        self.tell(Event::PodSeen(pod));
+        self.unseen.push_back(Event::PodSeen(pod));
+    }
+
+    fn end(&mut self, n: usize, well: bool) {
+        let phase = if well {
+            PodPhase::Succeeded
+        } else {
+            PodPhase::Failed
+        };
+        self.change(n, |pod| pod.phase = phase);
     }
 
     fn act(&mut self, action: Action) {
@@ -287,27 +318,28 @@ impl World {
                 let event = self.answer(effect, None);
                 self.answers.push(event);
             }
-            Action::Start(n) => self.change(n, |pod| pod.phase = PodPhase::Running),
-            Action::End(n, well) => {
-                self.change(n, |pod| {
-                    pod.phase = if well {
-                        PodPhase::Succeeded
-                    } else {
-                        PodPhase::Failed
-                    }
-                });
+            Action::Start(n) => {
+                self.change(n, |pod| pod.phase = PodPhase::Running);
+                self.show_all();
             }
+            Action::End(n, well) => {
+                self.end(n, well);
+                self.show_all();
+            }
+            Action::EndUnseen(n, well) => self.end(n, well),
+            Action::Show => self.show_all(),
             Action::Delete(n) => {
                 if let Some(pod) = self.open_pod(n) {
                     self.pods.remove(&pod.name);
                     self.gone.push(pod.clone());
-                    self.tell(Event::PodGone(pod));
+                    self.show(Event::PodGone(pod));
                 }
             }
             Action::DeleteUnseen(n) => {
                 if let Some(pod) = self.open_pod(n) {
                     self.pods.remove(&pod.name);
-                    self.gone.push(pod);
+                    self.gone.push(pod.clone());
+                    self.unseen.push_back(Event::PodGone(pod));
                 }
             }
             Action::Repeat(n) if !self.gone.is_empty() => {
@@ -324,8 +356,9 @@ impl World {
                         ..old.clone()
                     };
                     self.pods.insert(old.name.clone(), new.clone());
-                    self.gone.push(old);
-                    self.tell(Event::PodSeen(new));
+                    self.gone.push(old.clone());
+                    self.unseen.push_back(Event::PodGone(old));
+                    self.show(Event::PodSeen(new));
                 }
             }
             Action::Result(n) => {
@@ -336,7 +369,10 @@ impl World {
                     samples: 1,
                 });
             }
-            Action::Relist => self.tell(Event::Relisted(self.pods.values().cloned().collect())),
+            Action::Relist => {
+                self.unseen.clear();
+                self.tell(Event::Relisted(self.pods.values().cloned().collect()));
+            }
             Action::PreviousEnds(n) => {
                 let old: Vec<_> = self
                     .pods
@@ -347,7 +383,7 @@ impl World {
                 if !old.is_empty() {
                     let pod = old[n % old.len()].clone();
                     self.pods.remove(&pod.name);
-                    self.tell(Event::PodGone(pod));
+                    self.show(Event::PodGone(pod));
                 }
             }
             Action::PassTime(millis) => {
@@ -358,7 +394,8 @@ impl World {
         }
     }
 
-    /// The faults are over: every call is answered well, every pod ends, the watch shows all of it.
+    /// The faults are over: every call is answered well, every pod ends, and the watch shows each change once, without
+    /// ever beginning again.
     fn heal(&mut self) {
         for _ in 0..10_000 {
             if self.execution.state() != ExecutionState::Running {
@@ -371,15 +408,16 @@ impl World {
                 let event = self.answer(effect, None);
                 self.tell(event);
             }
-            self.pods.retain(|name, _| !name.starts_with("old-"));
-            for pod in self
+            let open = self
                 .pods
-                .values_mut()
-                .filter(|pod| pod.name.starts_with("pod-"))
-            {
+                .values()
+                .filter(|pod| !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed));
+            for mut pod in open.cloned().collect::<Vec<_>>() {
                 pod.phase = PodPhase::Succeeded;
+                self.pods.insert(pod.name.clone(), pod.clone());
+                self.unseen.push_back(Event::PodSeen(pod));
             }
-            self.tell(Event::Relisted(self.pods.values().cloned().collect()));
+            self.show_all();
             self.millis += 61_000;
             self.tell(Event::Woken);
         }
@@ -427,7 +465,7 @@ proptest! {
                 world.tell(Event::ResultStored { node: pod.node.clone(), name: format!("{}.json", pod.node), samples: 1 });
                 pod.phase = PodPhase::Succeeded;
                 world.pods.insert(pod.name.clone(), pod.clone());
-                world.tell(Event::PodSeen(pod));
+                world.show(Event::PodSeen(pod));
             }
         }
         prop_assert_eq!(world.execution.state(), ExecutionState::Succeeded);
@@ -441,7 +479,8 @@ fn a_late_result_turns_no_result_into_succeeded_while_the_execution_runs() {
     let mut world = World::new(2, 2, 0);
     world.act(Action::AnswerWell(0));
     world.act(Action::AnswerWell(0));
-    world.change(0, |pod| pod.phase = PodPhase::Succeeded);
+    world.act(Action::End(0, true));
+    world.act(Action::AnswerWell(0));
     assert_eq!(world.execution.nodes()[0].state(), NodeState::Failed);
     world.tell(Event::ResultStored {
         node: "node-0".to_owned(),

@@ -488,6 +488,20 @@ async fn a_late_result_turns_no_result_into_succeeded_while_the_execution_runs()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_result_on_the_volume_that_nobody_told_of_counts() {
+    let world = Setup::new(&["node-a"]).run();
+    let name = created(&world, "node-a", EXECUTION).await;
+    let stored = world.directory.path().join(EXECUTION).join("node-a.json");
+    fs::write(stored, r#"{"plain":[{"value":7}]}"#).unwrap();
+    world.cluster.succeed(&name);
+    let summary = world.until_ended(EXECUTION).await;
+    assert_eq!(node_of(&summary, "node-a").state, NodeState::Succeeded);
+    assert!(world.has_metric(&format!(
+        "audit_plain{{executionID=\"{EXECUTION}\",node=\"node-a\"}} 7"
+    )));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_result_does_not_save_a_pod_that_failed() {
     let world = Setup::new(&["node-a"]).run();
     let name = created(&world, "node-a", EXECUTION).await;

@@ -75,6 +75,10 @@ pub(crate) struct BinaryOptions {
     /// Run the binaries in this folder instead of building them
     #[arg(long, value_name = "FOLDER")]
     binaries: Option<PathBuf>,
+
+    /// Build as the tests do: sooner there, slower at work
+    #[arg(long, conflicts_with = "binaries")]
+    dev: bool,
 }
 
 impl BinaryOptions {
@@ -85,6 +89,7 @@ impl BinaryOptions {
     pub(crate) fn binaries(&self, profile: Profile, interrupt: &Interrupt) -> Result<Binaries> {
         match &self.binaries {
             Some(folder) => Binaries::within(folder),
+            None if self.dev => Binaries::build(Profile::Dev, interrupt),
             None => Binaries::build(profile, interrupt),
         }
     }
@@ -93,6 +98,8 @@ impl BinaryOptions {
 /// How the binaries are built.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Profile {
+    /// As the tests build them.
+    Dev,
     /// Optimised, and quick to build.
     Release,
     /// As they ship: what is measured.
@@ -102,6 +109,7 @@ pub(crate) enum Profile {
 impl Profile {
     fn argument(self) -> &'static str {
         match self {
+            Profile::Dev => "--profile=dev",
             Profile::Release => "--profile=release",
             Profile::Dist => "--profile=dist",
         }

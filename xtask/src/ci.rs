@@ -62,21 +62,21 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "demo",
-        purpose: "the release binaries run an execution from the ConfigMap to reports, metrics and events",
+        purpose: "the binaries run an execution from the ConfigMap to reports, metrics and events",
         environment: &[],
-        arguments: &["xtask", "demo", "--once"],
+        arguments: &["xtask", "demo", "--once", "--dev"],
     },
     Step {
         name: "seeds",
         purpose: "the same seed gives the same events",
         environment: &[],
-        arguments: &["xtask", "seeds"],
+        arguments: &["xtask", "seeds", "--dev"],
     },
     Step {
         name: "kubectl",
         purpose: "a real kubectl works on the simulated cluster",
         environment: &[],
-        arguments: &["xtask", "kubectl"],
+        arguments: &["xtask", "kubectl", "--dev"],
     },
 ];
 

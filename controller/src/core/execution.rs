@@ -101,6 +101,13 @@ pub enum Event {
         /// The answer.
         result: Result<PodView, ClusterError>,
     },
+    /// The volume was looked at; what it held was told with `ResultStored` before this.
+    LookedForResult {
+        /// Which node's.
+        index: usize,
+        /// The step of the effect that asked.
+        step: u32,
+    },
     /// A result of a node is on disk.
     ResultStored {
         /// The node's name.
@@ -150,6 +157,14 @@ pub enum Effect {
         step: u32,
         /// The pod's name.
         pod_name: String,
+    },
+    /// Look on the volume for a result that nobody told of; answer with `ResultStored` where there is one, then with
+    /// `LookedForResult`.
+    LookForResult {
+        /// The node's place in the list.
+        index: usize,
+        /// To be repeated in the answer.
+        step: u32,
     },
     /// The pod of the node at `index` ended: save its logs where that is configured.
     PodEnded {
@@ -275,7 +290,10 @@ impl Execution {
                 node,
                 name,
                 samples,
-            } => self.result_stored(&node, name, samples, &mut effects),
+            } => self.result_stored(now, &node, name, samples, &mut effects),
+            Event::LookedForResult { index, step } => {
+                self.looked_for_result(now, index, step, &mut effects);
+            }
             Event::FileStored { node, name } => self.file_stored(&node, name),
             Event::Woken => self.retry_due(now, &mut effects),
         }
@@ -335,7 +353,7 @@ impl Execution {
             Ok(()) => (NodeState::Succeeded, None, String::new()),
             Err((reason, message)) => (NodeState::Failed, Some(reason), message),
         };
-        node.ended = Some(now);
+        node.ended.get_or_insert(now);
         node.advance(Progress::Idle);
         self.set_state(index, state);
         self.ended_nodes += 1;
@@ -352,7 +370,14 @@ impl Execution {
         *self.counts.entry(state).or_insert(0) += 1;
     }
 
-    fn result_stored(&mut self, node: &str, name: String, samples: u32, effects: &mut Vec<Effect>) {
+    fn result_stored(
+        &mut self,
+        now: Now,
+        node: &str,
+        name: String,
+        samples: u32,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(&index) = self.index_by_node.get(node) else {
             return;
         };
@@ -360,7 +385,9 @@ impl Execution {
         node.has_result = true;
         node.samples = samples;
         remember(&mut node.reports, name);
-        if node.reason == Some(Reason::NoResult) && self.ended.is_none() {
+        if node.progress == Progress::Looking {
+            self.end_node(now, index, Ok(()), effects);
+        } else if node.reason == Some(Reason::NoResult) && self.ended.is_none() {
             (node.reason, node.message) = (None, String::new());
             self.set_state(index, NodeState::Succeeded);
             effects.push(Effect::NodeEnded { index });

@@ -28,6 +28,13 @@ fn slots_belong_to_running_nodes(execution: &Execution) -> Result<(), String> {
         }
     }
     let size = execution.pool().size().get() as usize;
+    // Pods of an earlier execution may be more than the pool has slots; nothing is created beside them then.
+    if held > 0 && execution.pool().taken() > size {
+        let taken = execution.pool().taken();
+        return Err(format!(
+            "{taken} slots of a pool of {size} are taken, {held} of them by nodes"
+        ));
+    }
     if held > size {
         return Err(format!("{held} nodes hold slots of a pool of {size}"));
     }

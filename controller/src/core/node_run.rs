@@ -29,7 +29,8 @@ pub struct NodeRun {
     pub(super) step: u32,
     pub(super) pod_name: String,
     pub(super) attempts: u32,
-    /// Whether a create of the pod was sent whose outcome is unknown.
+    /// Whether the answer to the newest create may not be the whole story: an earlier one was not answered, or the watch
+    /// began again meanwhile.
     pub(super) is_doubtful: bool,
     pub(super) started: Option<Now>,
     pub(super) ended: Option<Now>,
@@ -51,6 +52,8 @@ pub(super) enum Progress {
     Settling { tries: u32, refusal: String },
     /// The pod exists.
     Exists { uid: String },
+    /// The pod succeeded without a result that we know of: the volume is looked at before it is believed.
+    Looking,
 }
 
 impl NodeRun {

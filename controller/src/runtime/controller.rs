@@ -18,13 +18,14 @@ use super::handle::ControllerHandle;
 use super::job_event::{self, Regarding};
 use super::preparation::{self, Due, Prepared};
 use super::summary_writes::SummaryWrites;
-use super::{Ports, Settings, pod_logs, pod_watch};
+use super::{Ports, Settings, pod_logs, pod_watch, stored_result};
 use crate::core::event_message::EventReport;
 use crate::core::execution::{self, CreateError, Effect, Execution};
 use crate::core::ids::ExecutionId;
 use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
 use crate::core::names;
 use crate::core::report::Results;
+use crate::core::report_name;
 use crate::core::state::{NodeState, Trigger};
 use crate::core::summary;
 use crate::core::views::PodView;
@@ -52,6 +53,8 @@ pub struct Controller<P: Ports> {
     tasks: JoinSet<Option<Event>>,
     schedule: ScheduleState,
     preparing: bool,
+    /// What the watch showed while an execution was being prepared.
+    unheard: Vec<PodWatchEvent>,
     current: Option<Current>,
     /// The newest execution that has ended: what still arrives for it amends its summary.
     ended: Option<Execution>,
@@ -112,6 +115,7 @@ impl<P: Ports> Controller<P> {
             tasks,
             schedule,
             preparing: false,
+            unheard: Vec::new(),
             current: None,
             ended: None,
             summaries: SummaryWrites::default(),
@@ -223,15 +227,9 @@ impl<P: Ports> Controller<P> {
     fn handle(&mut self, event: Event) {
         let now = self.now();
         match event {
-            Event::Pods(PodWatchEvent::Restarted(pods)) => {
-                self.step(now, execution::Event::Relisted(pods));
-            }
-            Event::Pods(PodWatchEvent::Applied(pod)) => {
-                self.step(now, execution::Event::PodSeen(pod));
-            }
-            Event::Pods(PodWatchEvent::Deleted(pod)) => {
-                self.step(now, execution::Event::PodGone(pod));
-            }
+            // What happens to the pods that are being listed must not be lost on the execution that waits for them.
+            Event::Pods(event) if self.preparing => self.unheard.push(event),
+            Event::Pods(event) => self.step(now, of_watch(event)),
             Event::Callback(callback) => self.callback(now, callback),
             Event::Prepared(Ok(prepared)) => self.start(now, *prepared),
             Event::Prepared(Err(error)) => self.not_started(&error),
@@ -254,6 +252,20 @@ impl<P: Ports> Controller<P> {
                     self.tell(now, &execution, execution::Event::FileStored { node, name });
                 }
             }
+            Event::LookedForResult {
+                execution,
+                node,
+                index,
+                step,
+                found,
+            } => {
+                if let Some(results) = found {
+                    let name = report_name::result_name(&node);
+                    self.result(now, &execution, &node, name, &results);
+                }
+                let looked = execution::Event::LookedForResult { index, step };
+                self.tell(now, &execution, looked);
+            }
             Event::SummaryWritten => self.summaries.written(),
             Event::StopSchedule => {
                 info!("schedule stopped");
@@ -268,6 +280,7 @@ impl<P: Ports> Controller<P> {
 
     fn not_started(&mut self, error: &ClusterError) {
         self.preparing = false;
+        self.unheard.clear();
         self.metrics.own().execution_not_started(Decision::Refused);
         warn!(error = %error, "execution not started");
     }
@@ -314,6 +327,9 @@ impl<P: Ports> Controller<P> {
         });
         self.summaries.note_change();
         self.carry_out(now, effects);
+        for event in std::mem::take(&mut self.unheard) {
+            self.step(now, of_watch(event));
+        }
     }
 
     fn warn_of_many_series(&mut self, nodes: usize) {
@@ -346,15 +362,15 @@ impl<P: Ports> Controller<P> {
         } else if let Some(ended) = self.ended.as_mut().filter(|ended| ended.id() == id) {
             // An ended execution has nothing left to do.
             ended.handle(now, event);
-            self.summaries.amend(ended);
+            self.summaries.note_amendment();
         }
     }
 
     fn write_summaries(&mut self, now: Now) {
-        if let Some(current) = &self.current
-            && self.summaries.due().is_some_and(|due| due <= now.monotonic)
-        {
-            self.summaries.take(now.monotonic, &current.execution);
+        if self.summaries.due().is_some_and(|due| due <= now.monotonic) {
+            let running = self.current.as_ref().map(|current| &current.execution);
+            self.summaries
+                .take(now.monotonic, running, self.ended.as_ref());
         }
         let Some((id, document)) = self.summaries.start_write() else {
             return;
@@ -381,6 +397,7 @@ impl<P: Ports> Controller<P> {
                     step,
                     pod_name,
                 } => self.read_pod(index, step, pod_name),
+                Effect::LookForResult { index, step } => self.look_for_result(index, step),
                 Effect::PodEnded { pod, .. } => self.save_logs(pod),
                 Effect::NodeEnded { index } => self.node_ended(index),
                 Effect::Ended => self.ended(now),
@@ -443,6 +460,26 @@ impl<P: Ports> Controller<P> {
                 step,
                 result,
             }
+        });
+    }
+
+    fn look_for_result(&mut self, index: usize, step: u32) {
+        let Some(current) = &self.current else {
+            return;
+        };
+        let node = current.execution.nodes()[index].node().to_owned();
+        let id = current.execution.id().clone();
+        let reports = self.api.ports.reports().clone();
+        let limit = self.settings.config.callback_body_limit.result_bytes;
+        self.tasks.spawn(async move {
+            let found = stored_result::find(&reports, &id, &node, limit).await;
+            Some(Event::LookedForResult {
+                execution: id,
+                node,
+                index,
+                step,
+                found,
+            })
         });
     }
 
@@ -693,6 +730,14 @@ impl Creation {
             execution_id: &self.execution,
         };
         Ok(job_pod(rendered, &self.job_pod, instance, |_| Vec::new()))
+    }
+}
+
+fn of_watch(event: PodWatchEvent) -> execution::Event {
+    match event {
+        PodWatchEvent::Restarted(pods) => execution::Event::Relisted(pods),
+        PodWatchEvent::Applied(pod) => execution::Event::PodSeen(pod),
+        PodWatchEvent::Deleted(pod) => execution::Event::PodGone(pod),
     }
 }
 

@@ -29,6 +29,14 @@ pub(super) enum Event {
     },
     /// A summary was written, or could not be.
     SummaryWritten,
+    /// The volume was looked at for a result that nobody told of.
+    LookedForResult {
+        execution: ExecutionId,
+        node: String,
+        index: usize,
+        step: u32,
+        found: Option<Results>,
+    },
     /// The process is about to end.
     StopSchedule,
 }

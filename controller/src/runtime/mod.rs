@@ -12,6 +12,7 @@ mod job_event;
 mod pod_logs;
 mod pod_watch;
 mod preparation;
+mod stored_result;
 mod summary_writes;
 
 use std::fmt::Debug;

@@ -25,6 +25,8 @@ pub(super) struct SummaryWrites {
     queue: VecDeque<Document>,
     is_writing: bool,
     has_changed: bool,
+    /// Whether something changed in the execution that ended last.
+    is_outdated: bool,
     next: Monotonic,
 }
 
@@ -34,28 +36,41 @@ impl SummaryWrites {
         self.has_changed = true;
     }
 
-    /// When the running execution's summary is to be taken; none while nothing changed or a write is under way.
-    pub(super) fn due(&self) -> Option<Monotonic> {
-        (self.has_changed && !self.is_writing).then_some(self.next)
+    /// Something arrived for the execution that ended last.
+    pub(super) fn note_amendment(&mut self) {
+        self.is_outdated = true;
     }
 
-    /// Takes the running execution's summary.
-    pub(super) fn take(&mut self, now: Monotonic, execution: &Execution) {
-        let nodes = u32::try_from(execution.nodes().len()).unwrap_or(u32::MAX);
-        self.has_changed = false;
-        self.next = now.after(PAUSE_MIN.max(PAUSE_PER_NODE.saturating_mul(nodes)));
-        self.push(execution);
+    /// When a summary is to be taken; none while nothing changed or a write is under way.
+    pub(super) fn due(&self) -> Option<Monotonic> {
+        ((self.has_changed || self.is_outdated) && !self.is_writing).then_some(self.next)
+    }
+
+    /// Takes what is outdated of the running execution's summary and that of the last one.
+    pub(super) fn take(
+        &mut self,
+        now: Monotonic,
+        running: Option<&Execution>,
+        ended: Option<&Execution>,
+    ) {
+        let outdated = [
+            ended.filter(|_| self.is_outdated),
+            running.filter(|_| self.has_changed),
+        ];
+        (self.is_outdated, self.has_changed) = (false, false);
+        let mut pause = PAUSE_MIN;
+        for execution in outdated.into_iter().flatten() {
+            let nodes = u32::try_from(execution.nodes().len()).unwrap_or(u32::MAX);
+            pause = pause.max(PAUSE_PER_NODE.saturating_mul(nodes));
+            self.push(execution);
+        }
+        self.next = now.after(pause);
     }
 
     /// Takes the summary of an execution that has ended. The next one's first is due at once.
     pub(super) fn close(&mut self, now: Monotonic, execution: &Execution) {
-        self.has_changed = false;
+        (self.is_outdated, self.has_changed) = (false, false);
         self.next = now;
-        self.push(execution);
-    }
-
-    /// Takes the summary of an ended execution again.
-    pub(super) fn amend(&mut self, execution: &Execution) {
         self.push(execution);
     }
 

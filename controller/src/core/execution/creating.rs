@@ -32,7 +32,10 @@ impl Execution {
         let Some(node) = self.nodes.get_mut(index) else {
             return;
         };
-        if !matches!(node.progress, Progress::Idle | Progress::Exists { .. }) {
+        if matches!(
+            node.progress,
+            Progress::Creating { .. } | Progress::Retrying { .. } | Progress::Settling { .. }
+        ) {
             node.advance(Progress::Exists {
                 uid: pod.uid.clone(),
             });
@@ -51,11 +54,22 @@ impl Execution {
     ) {
         if let Some(node) = self.nodes.get_mut(index)
             && let Progress::Exists { uid } = &mut node.progress
+            && *uid != pod.uid
         {
             uid.clone_from(&pod.uid);
             node.step += 1;
+            node.is_doubtful = true;
         }
+        self.decided(now, index, pod, effects);
+    }
+
+    /// The answer names the pod. While the create was in doubt the watch was not believed: what it showed is read instead.
+    fn decided(&mut self, now: Now, index: usize, pod: &PodView, effects: &mut Vec<Effect>) {
         self.pod_exists(now, index, pod, effects);
+        let node = self.nodes.get(index);
+        if node.is_some_and(|node| node.is_doubtful && node.pod_uid().is_some()) {
+            self.read(index, effects);
+        }
     }
 
     pub(super) fn create_failed(
@@ -120,7 +134,7 @@ impl Execution {
             return;
         };
         if is_ours(&self.owner, &self.id, &node.names.node, holder) {
-            return self.pod_exists(now, index, holder, effects);
+            return self.decided(now, index, holder, effects);
         }
         if node.pod_name == node.names.alternative_pod_name {
             let message = format!("a pod that is not ours holds the name {}", node.pod_name);
@@ -151,7 +165,8 @@ impl Execution {
                 Progress::Settling { tries, refusal } => {
                     self.settle(index, tries + 1, refusal, effects);
                 }
-                Progress::Idle | Progress::Creating { .. } | Progress::Exists { .. } => {}
+                Progress::Exists { .. } => self.read(index, effects),
+                Progress::Idle | Progress::Creating { .. } | Progress::Looking => {}
             }
         }
     }

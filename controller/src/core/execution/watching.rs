@@ -7,11 +7,14 @@ use super::{Effect, Execution};
 use crate::core::backoff::backoff;
 use crate::core::failure::{ClusterError, ClusterErrorKind};
 use crate::core::ids::ExecutionId;
-use crate::core::node_run::Progress;
+use crate::core::node_run::{NodeRun, Progress};
 use crate::core::pod_phase::{self, PodEnd};
 use crate::core::state::Reason;
 use crate::core::time::Now;
 use crate::core::views::PodView;
+
+/// A read that failed is repeated after some two seconds: seldom, because each holds a slot that is likely free.
+const READ_TRIES: u32 = 4;
 
 impl Execution {
     /// The node whose pod this is: of this execution, under a name we asked for, on that node.
@@ -65,6 +68,11 @@ impl Execution {
         for uid in gone {
             self.previous_ended(&uid);
         }
+        // The pod of a create under way may have come and gone between two watches: its answer is not the last word.
+        for index in self.running_indices().collect::<Vec<_>>() {
+            let node = &mut self.nodes[index];
+            node.is_doubtful |= matches!(node.progress, Progress::Creating { .. });
+        }
         // A pod created after the list was made is not in it: absence is confirmed by a read before it counts.
         let missing = self.running_indices().filter(|&index| {
             let uid = self.nodes[index].pod_uid();
@@ -105,6 +113,11 @@ impl Execution {
             (Progress::Exists { .. }, Err(error)) if error.kind == ClusterErrorKind::NotFound => {
                 self.end_node(now, index, failed(pod_phase::gone()), effects);
             }
+            // The watch may have nothing more to say of this pod: the read is repeated until it is answered.
+            (Progress::Exists { .. }, Err(error)) => {
+                let pause = backoff(error.kind, READ_TRIES, &node.names.node);
+                self.retries.insert((now.monotonic.after(pause), index));
+            }
             (Progress::Settling { .. } | Progress::Retrying { .. }, Ok(pod))
                 if is_ours(&self.owner, &self.id, &node.names.node, &pod) =>
             {
@@ -117,7 +130,7 @@ impl Execution {
             (Progress::Settling { refusal, .. }, _) => {
                 self.end_node(now, index, Err((Reason::Refused, refusal)), effects);
             }
-            // The next relist asks again, the create is repeated, or there is nothing left to know.
+            // The create is repeated, or there is nothing left to know.
             _ => {}
         }
     }
@@ -154,16 +167,34 @@ impl Execution {
             index,
             pod: pod.clone(),
         });
-        let node = &self.nodes[index];
-        let end = match end {
-            PodEnd::Succeeded if self.result_expected && !node.has_result => Err((
-                Reason::NoResult,
-                "the pod succeeded, but posted no result".to_owned(),
-            )),
-            PodEnd::Succeeded => Ok(()),
-            end @ PodEnd::Failed { .. } => failed(end),
-        };
-        self.end_node(now, index, end, effects);
+        let node = &mut self.nodes[index];
+        if end == PodEnd::Succeeded && self.result_expected && !node.has_result {
+            node.ended.get_or_insert(now);
+            node.advance(Progress::Looking);
+            effects.push(Effect::LookForResult {
+                index,
+                step: node.step,
+            });
+            return;
+        }
+        self.end_node(now, index, failed(end), effects);
+    }
+}
+
+impl Execution {
+    /// What the volume said of a pod that succeeded without a result that we know of.
+    pub(super) fn looked_for_result(
+        &mut self,
+        now: Now,
+        index: usize,
+        step: u32,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_open = |node: &&NodeRun| node.step == step && node.progress == Progress::Looking;
+        if self.nodes.get(index).as_ref().is_some_and(is_open) {
+            let message = "the pod succeeded, but posted no result".to_owned();
+            self.end_node(now, index, Err((Reason::NoResult, message)), effects);
+        }
     }
 }
 

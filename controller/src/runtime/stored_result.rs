@@ -1,0 +1,50 @@
+//! A result that is on the volume, though nobody told of it: the process that stored it ended, or lost its requester, in between.
+
+use bytes::BytesMut;
+use futures::StreamExt as _;
+use tracing::warn;
+
+use crate::core::ids::ExecutionId;
+use crate::core::report::{Results, parse_results};
+use crate::core::report_name;
+use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreErrorKind};
+
+/// The node's stored result; none where there is none, or none that can be read.
+pub(super) async fn find(
+    reports: &impl ReportStore,
+    execution: &ExecutionId,
+    node: &str,
+    limit_bytes: u64,
+) -> Option<Results> {
+    let document = match read(reports, execution, node, limit_bytes).await {
+        Ok(document) => document,
+        Err(error) => {
+            if error.kind != ReportStoreErrorKind::NotFound {
+                warn!(execution_id = %execution, node, error = %error, "stored result cannot be read");
+            }
+            return None;
+        }
+    };
+    // What is there was checked before it was stored.
+    parse_results(&document).ok()
+}
+
+async fn read(
+    reports: &impl ReportStore,
+    execution: &ExecutionId,
+    node: &str,
+    limit_bytes: u64,
+) -> Result<BytesMut, ReportStoreError> {
+    let name = report_name::result_name(node);
+    let length = reports
+        .metadata(execution, &name)
+        .await?
+        .length
+        .min(limit_bytes);
+    let mut content = reports.read(execution, &name, 0, length).await?;
+    let mut document = BytesMut::new();
+    while let Some(chunk) = content.next().await {
+        document.extend_from_slice(&chunk?);
+    }
+    Ok(document)
+}
