@@ -7,6 +7,7 @@
 mod support;
 
 use std::io;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -68,6 +69,40 @@ async fn status(world: &World, method: &str, path: &str, length: Option<u64>, bo
         .await
         .status
         .as_u16()
+}
+
+/// A part of a form with the boundary `X`.
+fn part(name: &str, content: &str) -> String {
+    format!(
+        "--X\r\nContent-Disposition: form-data; name=\"f\"; filename=\"{name}\"\r\n\r\n{content}\r\n"
+    )
+}
+
+/// A form with the boundary `X` as `node-a` posts it.
+fn form(body: impl Into<Body>) -> Request<Body> {
+    Request::post(format!("/report/node-a/{EXECUTION}/file"))
+        .header(header::CONTENT_TYPE, "multipart/form-data; boundary=X")
+        .body(body.into())
+        .unwrap()
+}
+
+/// A body in chunks, without an announced length, that may break off.
+fn chunks_of(text: &str, is_whole: bool) -> Body {
+    let text = text.as_bytes().to_vec();
+    let mut chunks: Vec<io::Result<Bytes>> = (text.chunks(50))
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+        .collect();
+    if !is_whole {
+        chunks.push(Err(io::Error::other("reset")));
+    }
+    Body::from_stream(stream::iter(chunks))
+}
+
+/// Sends what is not answered within a second: its connection is gone then.
+async fn send_and_leave(world: &World, request: Request<Body>) {
+    let sending = world.send(request);
+    let left = tokio::time::timeout(Duration::from_secs(1), sending).await;
+    assert!(left.is_err(), "answered with {left:?}");
 }
 
 /// Waits until no temporary file is left.
@@ -133,14 +168,14 @@ async fn of_several_faults_the_first_is_answered() {
         (
             "POST",
             format!("{known}/file?name=b%2F.json"),
-            None,
+            Some(5),
             unread(),
             400,
         ),
         (
             "POST",
             format!("{known}/file?name=b.json"),
-            None,
+            Some(5),
             unread(),
             409,
         ),
@@ -161,6 +196,168 @@ async fn of_several_faults_the_first_is_answered() {
         assert_eq!(got, want, "{path}");
     }
     assert!(world.file_names().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_shows_while_reading_is_answered_before_one_known_earlier() {
+    let setup = Setup::new(&["node-a", "node-a-b"]).set("callbackBodyLimit", json!({"file": 1000}));
+    let world = world_of(setup).await;
+    let long = "x".repeat(1001);
+    for (name, is_long, is_whole, want) in [
+        ("b.json", true, true, 413),
+        ("b.json", false, false, 400),
+        ("b.json", false, true, 409),
+        ("..", true, true, 413),
+        ("..", false, true, 400),
+        ("ok", true, true, 413),
+        ("ok", true, false, 413),
+        ("ok", false, false, 400),
+    ] {
+        let body = chunks_of(if is_long { &long } else { "short" }, is_whole);
+        let path = format!("/report/node-a/{EXECUTION}/file?name={name}");
+        let got = status(&world, "POST", &path, None, body).await;
+        assert_eq!(got, want, "{name}, long: {is_long}, whole: {is_whole}");
+    }
+    let (good, taken, unsafe_, end) = (
+        part("a", "x"),
+        part("b.json", "x"),
+        part("../c", "x"),
+        "--X--\r\n",
+    );
+    for (body, want) in [
+        (format!("{good}{taken}{end}"), 409),
+        (format!("{taken}{unsafe_}{end}"), 400),
+        (format!("{unsafe_}{taken}{end}"), 400),
+        (format!("{taken}{good}"), 400),
+        (format!("{taken}--X\r\nbroken\r\n{end}"), 400),
+        (format!("{taken}{}{end}", part("a", &long)), 413),
+        (format!("--X\r\nbroken\r\n{long}"), 413),
+        (format!("{unsafe_}{end}{long}"), 413),
+    ] {
+        let answer = world.send(form(chunks_of(&body, true))).await;
+        assert_eq!(answer.status.as_u16(), want, "{body}: {}", answer.text());
+    }
+    world
+        .reports
+        .set_fault(Some(StoreFault::Chunks(ReportStoreErrorKind::NoSpace)));
+    for (body, want) in [
+        (format!("{good}{end}"), 507),
+        (format!("{good}{taken}{end}"), 409),
+        (format!("{good}{unsafe_}{end}"), 400),
+        (format!("{good}{end}{long}"), 413),
+    ] {
+        let answer = world.send(form(chunks_of(&body, true))).await;
+        assert_eq!(answer.status.as_u16(), want, "{body}: {}", answer.text());
+    }
+    let path = format!("/report/node-a/{EXECUTION}/file?name=ok");
+    let got = status(&world, "POST", &path, None, chunks_of(&long, true)).await;
+    assert_eq!(got, 413);
+    until_no_temporary(&world).await;
+    assert!(world.file_names().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_has_at_most_a_thousand_files() {
+    let world = world(&["node-a"]).await;
+    let files = |count: usize| -> String {
+        let parts = (0..count).map(|number| part(&format!("{number}"), "x"));
+        parts.chain(["--X--\r\n".to_owned()]).collect()
+    };
+    let answer = world.send(form(files(1001))).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert!(answer.text().contains("1000"), "{}", answer.text());
+    until_no_temporary(&world).await;
+    assert!(world.file_names().is_empty());
+    let answer = world.send(form(files(1000))).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(world.file_names().len(), 1000);
+    // The one that is arriving, and those that wait.
+    let open = world.reports.open_uploads();
+    assert_eq!((open.now, open.most), (0, 17));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_parts_of_one_name_the_last_is_stored() {
+    let world = world(&["node-a"]).await;
+    let body = part("a", "first") + &part("b", "other") + &part("a", "last") + "--X--\r\n";
+    assert_eq!(world.send(form(body)).await.status, StatusCode::OK);
+    let files = world.files();
+    assert_eq!(files[&format!("{EXECUTION}/node-a-a")], b"last");
+    assert_eq!(files[&format!("{EXECUTION}/node-a-b")], b"other");
+    until_no_temporary(&world).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_report_is_told_though_its_connection_has_gone() {
+    let world = world(&["node-a"]).await;
+    world
+        .reports
+        .set_fault(Some(StoreFault::Slow(Duration::from_secs(10))));
+    let request = Request::post(format!("/report/node-a/{EXECUTION}/result"));
+    send_and_leave(&world, request.body(Body::from(RESULT)).unwrap()).await;
+    let told = world.metric_lines("audit_plain{");
+    assert!(told.is_empty(), "{told:?}");
+    let body = part("a", "x") + &part("b", "x") + "--X--\r\n";
+    send_and_leave(&world, form(body)).await;
+    world
+        .until_metric(&format!(
+            "audit_plain{{executionID=\"{EXECUTION}\",node=\"node-a\"}} 1"
+        ))
+        .await;
+    let second = format!("{EXECUTION}/node-a-b");
+    world
+        .until("the second file", |world| {
+            world.files().contains_key(&second).then_some(())
+        })
+        .await;
+    world.reports.set_fault(None);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    world.cluster.succeed(&pod_name("node-a", EXECUTION));
+    let summary = world.until_ended(EXECUTION).await;
+    assert_eq!(summary.nodes[0].state, NodeState::Succeeded);
+    assert_eq!(
+        summary.nodes[0].reports,
+        ["node-a.json", "node-a-a", "node-a-b"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_execution_that_leaves_the_history_takes_nothing_more_and_stays_away() {
+    let setup = Setup::new(&["node-a"])
+        .set("cronExpression", json!("* * * * *"))
+        .set("reportHistory", json!(1));
+    let world = world_of(setup).await;
+    world.finish("node-a", EXECUTION).await;
+    world.until_ended(EXECUTION).await;
+    let directory = world.directory.path().join(EXECUTION);
+    let (chunks, received) = mpsc::channel::<Bytes>(1);
+    let body = stream::unfold(received, |mut received| async move {
+        let chunk = received.recv().await?;
+        Some((Ok::<_, io::Error>(chunk), received))
+    });
+    let path = format!("node-a/{EXECUTION}/file?name=late");
+    let posting = world.post(&path, Body::from_stream(body));
+    let pruning = async {
+        chunks.send(Bytes::from_static(b"admitted")).await.unwrap();
+        world
+            .reports
+            .set_fault(Some(StoreFault::Slow(Duration::from_secs(10))));
+        world
+            .until("the removal", |_| (!directory.exists()).then_some(()))
+            .await;
+        // The removal is not answered yet.
+        assert!(world.cluster.look(|state| state.creates.len()) == 1);
+        for path in ["result", "file?name=a"] {
+            let path = format!("node-a/{EXECUTION}/{path}");
+            let answer = world.post(&path, RESULT).await;
+            assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE, "{path}");
+        }
+        drop(chunks);
+    };
+    let (answer, ()) = tokio::join!(posting, pruning);
+    assert_eq!(answer.status, StatusCode::NOT_ACCEPTABLE);
+    assert!(!directory.exists());
+    assert!(world.has_metric("batch_job_controller_report_store_usable 1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,7 +547,7 @@ async fn an_upload_that_is_cut_off_leaves_nothing() {
         .chain(stream::pending());
     let path = format!("node-a/{EXECUTION}/file?name=b");
     let posting = world.post(&path, Body::from_stream(endless));
-    let gone = tokio::time::timeout(std::time::Duration::from_secs(1), posting).await;
+    let gone = tokio::time::timeout(Duration::from_secs(1), posting).await;
     assert!(gone.is_err());
     until_no_temporary(&world).await;
     assert!(world.file_names().is_empty());
@@ -360,36 +557,39 @@ async fn an_upload_that_is_cut_off_leaves_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_form_that_breaks_off_leaves_none_of_its_files() {
     let world = world(&["node-a"]).await;
-    let part = |name: &str| {
-        format!(
-            "--X\r\nContent-Disposition: form-data; name=\"f\"; filename=\"{name}\"\r\n\r\ncontent\r\n"
-        )
-    };
     for (body, want) in [
         (
             format!(
                 "{}{}",
-                part("a"),
+                part("a", "content"),
                 "--X\r\nContent-Disposition: form-data; name=\"f\"; filename=\"b\"\r\n\r\ncont"
             ),
             400,
         ),
-        (format!("{}{}--X--\r\n", part("a"), part("../b")), 400),
-        (format!("{}{}--X--\r\n", part("a"), part("b.json")), 409),
+        (
+            format!(
+                "{}{}--X--\r\n",
+                part("a", "content"),
+                part("../b", "content")
+            ),
+            400,
+        ),
+        (
+            format!(
+                "{}{}--X--\r\n",
+                part("a", "content"),
+                part("b.json", "content")
+            ),
+            409,
+        ),
     ] {
-        let request = Request::post(format!("/report/node-a/{EXECUTION}/file"))
-            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=X")
-            .body(Body::from(body.clone()));
+        let request = form(body.clone());
         let world = if want == 409 {
             self::world(&["node-a", "node-a-b"]).await
         } else {
             self::world(&["node-a"]).await
         };
-        assert_eq!(
-            world.send(request.unwrap()).await.status.as_u16(),
-            want,
-            "{body}"
-        );
+        assert_eq!(world.send(request).await.status.as_u16(), want, "{body}");
         until_no_temporary(&world).await;
         assert!(world.file_names().is_empty(), "{body}");
     }
@@ -547,6 +747,12 @@ async fn a_panic_is_a_500_and_counted() {
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!answer.text().contains("the test's"), "{}", answer.text());
     assert!(world.has_metric("batch_job_controller_request_panics_total 1"));
+    let answer = world
+        .post(&format!("node-a/{EXECUTION}/result"), RESULT)
+        .await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(!answer.text().contains("the test's"), "{}", answer.text());
+    assert!(world.has_metric("batch_job_controller_request_panics_total 2"));
     world.reports.set_fault(None);
     world.post_result("node-a", EXECUTION).await;
 }

@@ -135,6 +135,52 @@ async fn a_dropped_upload_removes_its_temporary_file() {
 }
 
 #[tokio::test]
+async fn a_suspended_upload_is_a_closed_file() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let execution = id("202601010342");
+    let inside = directory.path().join("reports/202601010342");
+    let is_open = || {
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+        // Other tests of this process open and close theirs meanwhile.
+        let targets = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        let ours: Vec<_> = targets
+            .filter(|target| target.starts_with(&inside))
+            .collect();
+        !ours.is_empty()
+    };
+    for length in [10, 100_000] {
+        let mut upload = store.begin(&execution, "n-x").await.unwrap();
+        upload.write(Bytes::from(vec![7; length])).await.unwrap();
+        assert_eq!(is_open(), length > 65_536);
+        upload.suspend().await.unwrap();
+        assert!(!is_open());
+        let [temporary] = &entries(&inside)[..] else {
+            panic!("{:?}", entries(&inside));
+        };
+        assert_eq!(fs::read(inside.join(temporary)).unwrap(), vec![7; length]);
+        drop(upload);
+        while !entries(&inside).is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pipes_inside_an_execution_are_no_reports() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let execution = id("202601010342");
+    store.create_execution(&execution).await.unwrap();
+    let pipe = directory.path().join("reports/202601010342/n-pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    assert!(store.list(&execution).await.unwrap().is_empty());
+    let error = store.read(&execution, "n-pipe", 0, 1).await.err().unwrap();
+    assert_eq!(error.kind, ReportStoreErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn latest_is_a_relative_link_and_replaces_one_that_dangles() {
     let directory = TempDir::new().unwrap();
     let store = store(&directory);

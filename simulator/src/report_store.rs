@@ -3,7 +3,7 @@
 //! A name that would leave its execution's directory is refused and remembered as a violation, which the checker reads:
 //! whoever names reports is expected never to ask for one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +27,8 @@ pub struct MemoryReportStore {
 #[derive(Debug, Default)]
 struct Shelves {
     executions: BTreeMap<ExecutionId, BTreeMap<String, Report>>,
+    /// Executions that were removed and not made again: no report brings them back.
+    removed: BTreeSet<ExecutionId>,
     latest: Option<ExecutionId>,
     violations: Vec<String>,
 }
@@ -71,9 +73,17 @@ impl MemoryReportStore {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, execution: &ExecutionId, name: &str, bytes: Bytes) {
+    fn keep(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<(), ReportStoreError> {
         let modified = self.clock.wall();
         let mut shelves = self.shelves();
+        if shelves.removed.contains(execution) {
+            return Err(not_found(execution.as_str()));
+        }
         let report = Report { bytes, modified };
         match shelves.executions.get_mut(execution) {
             Some(kept) => kept.insert(name.to_owned(), report),
@@ -83,6 +93,7 @@ impl MemoryReportStore {
                 .or_default()
                 .insert(name.to_owned(), report),
         };
+        Ok(())
     }
 
     fn find(&self, execution: &ExecutionId, name: &str) -> Result<Report, ReportStoreError> {
@@ -130,8 +141,7 @@ impl Upload for MemoryUpload {
 
     async fn finish(self) -> Result<(), ReportStoreError> {
         self.store
-            .keep(&self.execution, &self.name, self.bytes.freeze());
-        Ok(())
+            .keep(&self.execution, &self.name, self.bytes.freeze())
     }
 }
 
@@ -140,10 +150,9 @@ impl ReportStore for MemoryReportStore {
     type Content = Iter<std::option::IntoIter<Result<Bytes, ReportStoreError>>>;
 
     async fn create_execution(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
-        self.shelves()
-            .executions
-            .entry(execution.clone())
-            .or_default();
+        let mut shelves = self.shelves();
+        shelves.removed.remove(execution);
+        shelves.executions.entry(execution.clone()).or_default();
         Ok(())
     }
 
@@ -161,7 +170,9 @@ impl ReportStore for MemoryReportStore {
     }
 
     async fn remove_execution(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
-        self.shelves().executions.remove(execution);
+        let mut shelves = self.shelves();
+        shelves.executions.remove(execution);
+        shelves.removed.insert(execution.clone());
         Ok(())
     }
 
@@ -186,8 +197,7 @@ impl ReportStore for MemoryReportStore {
         bytes: Bytes,
     ) -> Result<(), ReportStoreError> {
         self.check_name(execution, name)?;
-        self.keep(execution, name, bytes);
-        Ok(())
+        self.keep(execution, name, bytes)
     }
 
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {
@@ -298,7 +308,12 @@ mod tests {
         store.set_latest(&id).await.unwrap();
         store.remove_execution(&id).await.unwrap();
         store.remove_execution(&id).await.unwrap();
+        let late = store.put(&id, "b", "x".into()).await.unwrap_err();
+        assert_eq!(late.kind, ReportStoreErrorKind::NotFound);
         assert!(store.list_executions().await.unwrap().is_empty());
-        assert_eq!(store.latest().await.unwrap(), Some(id));
+        assert_eq!(store.latest().await.unwrap(), Some(id.clone()));
+        store.create_execution(&id).await.unwrap();
+        store.put(&id, "b", "x".into()).await.unwrap();
+        assert_eq!(store.list_executions().await.unwrap(), [id]);
     }
 }

@@ -5,12 +5,13 @@
 //! the report directory is left alone. Uploads go to disk in blocks, so that their size does not show in memory, and
 //! every system call runs on the runtime's threads for blocking work.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
@@ -30,6 +31,12 @@ const TEMPORARY_PREFIX: &str = "_upload-";
 /// What is written or read in one system call: large enough to keep a disk busy, small enough for a thousand uploads.
 const BLOCK_BYTES: usize = 64 * 1024;
 
+/// How many removed executions are remembered: far more than can have an upload under way.
+const REMOVED_MAX: usize = 1024;
+
+/// How often a report is looked up again that is replaced just as it is opened.
+const OPEN_ATTEMPTS: usize = 5;
+
 /// What the end of an upload promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -45,6 +52,8 @@ pub struct FsReportStore {
     directory: Arc<Path>,
     durability: Durability,
     next_temporary: Arc<AtomicU64>,
+    /// The newest executions that this process removed and did not make again.
+    removed: Arc<Mutex<BTreeSet<ExecutionId>>>,
 }
 
 impl FsReportStore {
@@ -55,6 +64,7 @@ impl FsReportStore {
             directory: directory.into(),
             durability,
             next_temporary: Arc::default(),
+            removed: Arc::default(),
         }
     }
 
@@ -72,10 +82,39 @@ impl FsReportStore {
         run_blocking(subject, move || work(&store)).await
     }
 
+    fn removed(&self) -> MutexGuard<'_, BTreeSet<ExecutionId>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes the execution's directory, which from now on no report makes again.
+    fn remove(&self, execution: &ExecutionId) -> io::Result<()> {
+        {
+            let mut removed = self.removed();
+            removed.insert(execution.clone());
+            if removed.len() > REMOVED_MAX {
+                removed.pop_first();
+            }
+        }
+        let path = self.execution_path(execution);
+        // A link of that name is not ours; inside, links are removed as links.
+        if !is_directory(&path)? {
+            return Ok(());
+        }
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     /// The execution's directory, made where there is none.
     fn made_execution(&self, execution: &ExecutionId) -> io::Result<PathBuf> {
         let path = self.execution_path(execution);
         if !is_directory(&path)? {
+            // Held until it is made: a removal comes before, and shows, or after, and removes it.
+            let removed = self.removed();
+            if removed.contains(execution) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
             fs::create_dir_all(&*self.directory)?;
             match fs::create_dir(&path) {
                 Err(error)
@@ -107,11 +146,11 @@ impl FsReportStore {
             let path = directory.join(format!("{prefix}{number}"));
             match OpenOptions::new().write(true).create_new(true).open(&path) {
                 Ok(file) => {
-                    return Ok(Temporary {
-                        file,
+                    let path = TemporaryPath {
                         path,
                         is_placed: false,
-                    });
+                    };
+                    return Ok(Temporary { file, path });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -232,16 +271,33 @@ impl FsReportStore {
     }
 
     fn open_report(&self, execution: &ExecutionId, name: &str, offset: u64) -> io::Result<File> {
-        let (path, expected) = self.report_file(execution, name)?;
-        let mut file = File::open(path)?;
-        let opened = file.metadata()?;
-        // A report that was replaced in between is read as it is now; a link that took its place is not.
-        if !opened.is_file() || opened.dev() != expected.dev() {
-            return Err(io::ErrorKind::NotFound.into());
+        for _ in 0..OPEN_ATTEMPTS {
+            let (path, expected) = self.report_file(execution, name)?;
+            if let Some(mut file) = open_same(&path, &expected)? {
+                file.seek(SeekFrom::Start(offset))?;
+                return Ok(file);
+            }
+            // Replaced in between: it is read as it is now, if it is a report still.
         }
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(file)
+        Err(io::ErrorKind::NotFound.into())
     }
+}
+
+/// Opens the regular file that `expected` describes; none where something else has taken its place. No link is followed,
+/// and no pipe waited for.
+fn open_same(path: &Path, expected: &fs::Metadata) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        // What the system says of a link.
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
+        other => other?,
+    };
+    let found = file.metadata()?;
+    let is_same = found.is_file() && found.dev() == expected.dev() && found.ino() == expected.ino();
+    Ok(is_same.then_some(file))
 }
 
 async fn run_blocking<T: Send + 'static>(
@@ -306,10 +362,16 @@ fn report_metadata(name: String, metadata: &fs::Metadata) -> ReportMetadata {
     }
 }
 
-/// A temporary file that is removed unless it gets its place.
+/// A temporary file that is being written.
 #[derive(Debug)]
 struct Temporary {
     file: File,
+    path: TemporaryPath,
+}
+
+/// Where a temporary file is, which is removed unless it gets its place.
+#[derive(Debug)]
+struct TemporaryPath {
     path: PathBuf,
     is_placed: bool,
 }
@@ -320,8 +382,8 @@ impl Temporary {
         if durability == Durability::Fsync {
             self.file.sync_all()?;
         }
-        fs::rename(&self.path, target)?;
-        self.is_placed = true;
+        fs::rename(&self.path.path, target)?;
+        self.path.is_placed = true;
         match (durability, target.parent()) {
             (Durability::Fsync, Some(directory)) => sync_directory(directory),
             _ => Ok(()),
@@ -329,7 +391,18 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl TemporaryPath {
+    /// Opens it again, to be written on.
+    fn reopen(self) -> io::Result<Temporary> {
+        let file = OpenOptions::new()
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&self.path)?;
+        Ok(Temporary { file, path: self })
+    }
+}
+
+impl Drop for TemporaryPath {
     fn drop(&mut self) {
         if self.is_placed {
             return;
@@ -362,6 +435,8 @@ pub struct FsUpload {
 enum Progress {
     Buffered,
     Writing(Temporary),
+    /// All of it is in the file, which is closed.
+    Suspended(TemporaryPath),
     Failed,
 }
 
@@ -385,6 +460,7 @@ impl FsUpload {
         run_blocking(subject, move || {
             let mut temporary = match progress {
                 Progress::Writing(temporary) => temporary,
+                Progress::Suspended(path) => path.reopen()?,
                 Progress::Buffered | Progress::Failed => store.new_upload(&execution)?,
             };
             temporary.file.write_all(&buffer)?;
@@ -403,6 +479,14 @@ impl Upload for FsUpload {
         }
         let temporary = self.flush(bytes, |temporary, _| Ok(temporary)).await?;
         self.progress = Progress::Writing(temporary);
+        Ok(())
+    }
+
+    async fn suspend(&mut self) -> Result<(), ReportStoreError> {
+        if !matches!(self.progress, Progress::Suspended(_)) || !self.buffer.is_empty() {
+            let closed = self.flush(Bytes::new(), |temporary, _| Ok(temporary.path));
+            self.progress = Progress::Suspended(closed.await?);
+        }
         Ok(())
     }
 
@@ -431,6 +515,7 @@ impl ReportStore for FsReportStore {
     async fn create_execution(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
         let execution = execution.clone();
         self.blocking(execution_subject(&execution), move |store| {
+            store.removed().remove(&execution);
             store.made_execution(&execution).map(drop)
         })
         .await
@@ -457,15 +542,7 @@ impl ReportStore for FsReportStore {
     async fn remove_execution(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
         let execution = execution.clone();
         self.blocking(execution_subject(&execution), move |store| {
-            let path = store.execution_path(&execution);
-            // A link of that name is not ours; inside, links are removed as links.
-            if !is_directory(&path)? {
-                return Ok(());
-            }
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            }
+            store.remove(&execution)
         })
         .await
     }
@@ -572,4 +649,37 @@ fn read_block(mut file: File, left: u64) -> io::Result<(File, Bytes)> {
     }
     block.truncate(length);
     Ok((file, block.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_took_a_reports_place_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let report = directory.path().join("n.json");
+        let moved = directory.path().join("moved");
+        fs::write(&report, "mine").unwrap();
+        let expected = fs::symlink_metadata(&report).unwrap();
+        assert!(open_same(&report, &expected).unwrap().is_some());
+
+        fs::rename(&report, &moved).unwrap();
+        // A link even to the very file.
+        symlink(&moved, &report).unwrap();
+        assert!(open_same(&report, &expected).unwrap().is_none());
+        // A pipe that nobody writes to: opening it would wait for ever.
+        fs::remove_file(&report).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&report).status();
+        assert!(made.unwrap().success());
+        assert!(open_same(&report, &expected).unwrap().is_none());
+        fs::remove_file(&report).unwrap();
+        fs::create_dir(&report).unwrap();
+        assert!(open_same(&report, &expected).unwrap().is_none());
+        fs::remove_dir(&report).unwrap();
+        fs::write(&report, "another").unwrap();
+        assert!(open_same(&report, &expected).unwrap().is_none());
+    }
 }

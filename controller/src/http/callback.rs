@@ -4,8 +4,13 @@
 //! space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
 //! are small and read whole. Answers are one line of text for the job's author.
 
+mod faults;
 mod file;
+mod incoming;
 mod target;
+
+use std::future::Future;
+use std::panic::resume_unwind;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -14,14 +19,14 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use http_body_util::LengthLimitError;
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 use self::target::{Endpoint, Target};
 use super::error::HttpError;
 use crate::config::CallbackBodyLimit;
 use crate::core::event_message::parse_event;
 use crate::core::ids::ExecutionId;
-use crate::core::report::parse_results;
+use crate::core::report::{Results, parse_results};
 use crate::core::report_name;
 use crate::ports::entropy::Entropy;
 use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreErrorKind};
@@ -91,6 +96,10 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
             return Err(HttpError::method_not_allowed("POST"));
         }
         let caller = self.admit(target.node, &target.execution)?;
+        if self.handle.admits_every_pair() {
+            // Here any execution may be posted to, also one that left the history. Where this fails, storing says so.
+            let _ = self.reports.create_execution(&caller.execution).await;
+        }
         match target.endpoint {
             Endpoint::Result => self.result(caller, request).await,
             Endpoint::File => self.file(caller, request).await,
@@ -101,16 +110,23 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     fn admit(&self, node: String, execution: &str) -> Result<Caller, HttpError> {
         match self.handle.admits(&node, execution) {
             Some(execution) => Ok(Caller { node, execution }),
-            None => Err(HttpError::new(
-                StatusCode::NOT_ACCEPTABLE,
-                "node / execution ID not allowed: no job pod was created for this pair in a kept execution",
-            )),
+            None => Err(not_admitted()),
         }
     }
 
     async fn result(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
         let body = read_whole(request, self.limits.result_bytes).await?;
         let results = parse_results(&body).map_err(|error| refused(&caller, error.to_string()))?;
+        let callbacks = self.clone();
+        to_its_end(async move { callbacks.store_result(caller, body, results).await }).await
+    }
+
+    async fn store_result(
+        &self,
+        caller: Caller,
+        body: Bytes,
+        results: Results,
+    ) -> Result<(), HttpError> {
         let name = report_name::result_name(&caller.node);
         let length = body.len() as u64;
         let stored = self.reports.put(&caller.execution, &name, body).await;
@@ -135,6 +151,19 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     }
 }
 
+/// Does what must not stop half-way: storing a report and telling of it. A request is dropped as its connection ends; this
+/// goes on, so that no report is on disk that nobody knows of. A panic is the request's own.
+async fn to_its_end(
+    work: impl Future<Output = Result<(), HttpError>> + Send + 'static,
+) -> Result<(), HttpError> {
+    let done = tokio::spawn(work.in_current_span()).await;
+    done.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => resume_unwind(panic),
+        // Nobody aborts it but a runtime that ends.
+        Err(_) => Err(not_taken(&PostEventError::ShuttingDown)),
+    })
+}
+
 /// Reads a body up to `limit` bytes; it is never larger in memory.
 async fn read_whole(request: Request, limit: u64) -> Result<Bytes, HttpError> {
     check_announced_length(&request, limit)?;
@@ -146,12 +175,22 @@ async fn read_whole(request: Request, limit: u64) -> Result<Bytes, HttpError> {
 
 /// Refuses by `Content-Length`, before the first byte of the body is read.
 fn check_announced_length(request: &Request<Body>, limit: u64) -> Result<(), HttpError> {
-    let announced = request.headers().get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit) {
+    if announced_length(request).is_some_and(|length| length > limit) {
         return Err(too_large(limit));
     }
     Ok(())
+}
+
+fn announced_length(request: &Request<Body>) -> Option<u64> {
+    let announced = request.headers().get(header::CONTENT_LENGTH)?;
+    announced.to_str().ok()?.parse().ok()
+}
+
+fn not_admitted() -> HttpError {
+    HttpError::new(
+        StatusCode::NOT_ACCEPTABLE,
+        "node / execution ID not allowed: no job pod was created for this pair in a kept execution",
+    )
 }
 
 fn body_error(error: &(dyn std::error::Error + 'static), limit: u64) -> HttpError {
@@ -172,8 +211,12 @@ fn too_large(limit: u64) -> HttpError {
 }
 
 fn refused(caller: &Caller, message: String) -> HttpError {
-    info!(execution_id = %caller.execution, node = caller.node, reason = message, "callback refused");
+    note_refused(caller, &message);
     HttpError::bad_request(message)
+}
+
+fn note_refused(caller: &Caller, reason: &str) {
+    info!(execution_id = %caller.execution, node = caller.node, reason, "callback refused");
 }
 
 fn not_taken(error: &PostEventError) -> HttpError {
@@ -210,6 +253,10 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         written: Result<T, ReportStoreError>,
     ) -> Result<T, HttpError> {
         written.map_err(|error| {
+            if error.kind == ReportStoreErrorKind::NotFound {
+                // The execution left the history after the pair was admitted: the store is well.
+                return not_admitted();
+            }
             self.handle.metrics().own().report_store_usable(false);
             warn!(execution_id = %caller.execution, node = caller.node, error = %error, "report not stored");
             match error.kind {

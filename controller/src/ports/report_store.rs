@@ -51,10 +51,19 @@ pub trait Upload: Send {
     /// `NoSpace` or `Unavailable`; the upload is then to be dropped.
     fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
+    /// Gives back what the upload holds in the process, memory and descriptors, until it goes on. A store that has nothing
+    /// to give back does nothing.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    fn suspend(&mut self) -> impl Future<Output = Result<(), ReportStoreError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Puts the report under its name, in place of one that was there. After `Ok` it survives a kill of the process.
     ///
     /// # Errors
-    /// `NoSpace` or `Unavailable`: nothing is stored.
+    /// `NotFound` where the execution has been removed, `NoSpace` or `Unavailable`: nothing is stored.
     fn finish(self) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 }
 
@@ -65,7 +74,7 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
     /// The bytes of a report.
     type Content: Stream<Item = Result<Bytes, ReportStoreError>> + Send + Unpin + 'static;
 
-    /// Makes the execution's directory where there is none.
+    /// Makes the execution's directory where there is none, also of one that was removed.
     fn create_execution(
         &self,
         execution: &ExecutionId,
@@ -85,13 +94,15 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
         &self,
     ) -> impl Future<Output = Result<Vec<ExecutionId>, ReportStoreError>> + Send;
 
-    /// Removes the execution's directory with everything in it. Removing none is no error.
+    /// Removes the execution's directory with everything in it. Removing none is no error. Reports do not bring it back, those
+    /// that are being written neither: they are `NotFound` until [`Self::create_execution`].
     fn remove_execution(
         &self,
         execution: &ExecutionId,
     ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
-    /// Begins a report; its directory is made where there is none, at the latest when the report is finished. `name` has been checked by `core::report_name`.
+    /// Begins a report; its directory is made where there never was one, at the latest when the report is finished. `name` has
+    /// been checked by `core::report_name`.
     fn begin(
         &self,
         execution: &ExecutionId,

@@ -18,10 +18,12 @@ pub async fn every_behaviour<S: ReportStore>(mut new_store: impl FnMut() -> S) {
     a_dropped_upload_leaves_nothing(new_store()).await;
     the_last_of_two_uploads_under_one_name_stays(new_store()).await;
     an_upload_of_many_chunks_is_stored_whole(new_store()).await;
+    a_suspended_upload_goes_on_where_it_was(new_store()).await;
     a_range_is_read_and_nothing_beyond_it(new_store()).await;
     reports_are_listed_by_name(new_store()).await;
     executions_are_listed_by_id(new_store()).await;
     an_execution_is_removed_with_its_reports(new_store()).await;
+    reports_do_not_bring_a_removed_execution_back(new_store()).await;
     latest_follows_the_execution_it_is_set_to(new_store()).await;
     what_is_not_there_is_not_found(new_store()).await;
     names_that_leave_the_directory_are_refused(new_store()).await;
@@ -158,6 +160,31 @@ pub async fn an_upload_of_many_chunks_is_stored_whole<S: ReportStore>(store: S) 
     assert!(content(&store, &execution, "n-empty").await.is_empty());
 }
 
+/// Before its first byte, in a buffer, in a file, twice in a row; and it can be finished or dropped from there.
+pub async fn a_suspended_upload_goes_on_where_it_was<S: ReportStore>(store: S) {
+    let execution = id("202601010342");
+    let mut upload = store.begin(&execution, "n-s").await.expect("begun");
+    let mut expected = Vec::new();
+    for length in [0, 10, 100_000, 70_000, 0, 3] {
+        upload.suspend().await.expect("suspended");
+        let chunk = vec![u8::try_from(length % 251).expect("small"); length];
+        expected.extend_from_slice(&chunk);
+        upload.write(Bytes::from(chunk)).await.expect("written");
+        upload.suspend().await.expect("suspended");
+        assert!(names(&store, &execution).await.is_empty());
+    }
+    let mut dropped = store.begin(&execution, "n-d").await.expect("begun");
+    dropped
+        .write(Bytes::from_static(b"x"))
+        .await
+        .expect("written");
+    dropped.suspend().await.expect("suspended");
+    drop(dropped);
+    upload.finish().await.expect("finished");
+    assert_eq!(names(&store, &execution).await, ["n-s"]);
+    assert_eq!(content(&store, &execution, "n-s").await, expected);
+}
+
 /// Ranges are exact, across the reader's own chunks too.
 pub async fn a_range_is_read_and_nothing_beyond_it<S: ReportStore>(store: S) {
     let execution = id("202601010342");
@@ -240,6 +267,41 @@ pub async fn an_execution_is_removed_with_its_reports<S: ReportStore>(store: S) 
         std::slice::from_ref(&new)
     );
     assert_eq!(content(&store, &new, "n.json").await, b"{}");
+}
+
+/// What left the history stays away, whatever was under way; an execution of that id can be made anew.
+pub async fn reports_do_not_bring_a_removed_execution_back<S: ReportStore>(store: S) {
+    let execution = id("202601010342");
+    store
+        .put(&execution, "n.json", Bytes::from_static(b"{}"))
+        .await
+        .expect("put");
+    let mut uploads = Vec::new();
+    for length in [3, 300_000] {
+        let mut upload = store.begin(&execution, "n-x").await.expect("begun");
+        let chunk = Bytes::from(vec![b'x'; length]);
+        upload.write(chunk).await.expect("written");
+        uploads.push(upload);
+    }
+    store.remove_execution(&execution).await.expect("removed");
+    for upload in uploads {
+        let error = upload.finish().await.expect_err("removed");
+        assert_eq!(error.kind, ReportStoreErrorKind::NotFound);
+    }
+    let put = store.put(&execution, "n.json", Bytes::new()).await;
+    assert_eq!(
+        put.expect_err("removed").kind,
+        ReportStoreErrorKind::NotFound
+    );
+    let executions = store.list_executions().await.expect("executions");
+    assert!(executions.is_empty(), "{executions:?}");
+    store.create_execution(&execution).await.expect("created");
+    assert!(names(&store, &execution).await.is_empty());
+    store
+        .put(&execution, "n.json", Bytes::from_static(b"{}"))
+        .await
+        .expect("put");
+    assert_eq!(names(&store, &execution).await, ["n.json"]);
 }
 
 /// There is none at first, and one that lost its execution is none.

@@ -218,8 +218,9 @@ impl<P: Ports> Controller<P> {
             Arc::clone(&self.settings),
             Arc::clone(&self.metrics),
         );
+        let admission = Arc::clone(&self.admission);
         self.tasks.spawn(async move {
-            let prepared = preparation::prepare(&api, &settings, &metrics, due).await;
+            let prepared = preparation::prepare(&api, &settings, &metrics, &admission, due).await;
             Some(Event::Prepared(prepared.map(Box::new)))
         });
     }
@@ -299,7 +300,6 @@ impl<P: Ports> Controller<P> {
         self.metrics.execution_started(&id, nodes);
         for old in &prepared.pruned {
             self.metrics.prune(old);
-            self.admission.forget(old);
         }
         info!(
             execution_id = %id,

@@ -50,6 +50,12 @@ impl ControllerHandle {
         self.admission.admits(node, execution)
     }
 
+    /// Whether every well-formed pair is admitted, whatever has been run.
+    #[must_use]
+    pub fn admits_every_pair(&self) -> bool {
+        self.admission.admits_every_pair()
+    }
+
     /// The other node whose report `stored_name` would be, if it is one: such a name is a conflict.
     #[must_use]
     pub fn owner_of_name(

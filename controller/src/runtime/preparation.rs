@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use super::admission::Admission;
 use super::api_calls::ApiCalls;
 use super::{Ports, Settings, callback_address};
 use crate::core::eligibility::Eligibility;
@@ -51,6 +52,7 @@ pub(super) async fn prepare<P: Ports>(
     api: &ApiCalls<P>,
     settings: &Settings,
     metrics: &Metrics,
+    admission: &Admission,
     due: Due,
 ) -> Result<Prepared, ClusterError> {
     let started = api.ports.clock().now();
@@ -65,7 +67,7 @@ pub(super) async fn prepare<P: Ports>(
     let pods = persist(api, "list_pods", || cluster.list_pods()).await?;
     let present = list_executions(api, metrics).await;
     let id = choose_id(due, &present, &pods);
-    let pruned = open(api, settings, metrics, &id, present).await;
+    let pruned = open(api, settings, metrics, admission, &id, present).await;
     let (eligible, excluded) = partition(settings, nodes);
     let plan = Plan {
         owner: config.name.clone(),
@@ -144,6 +146,7 @@ async fn open<P: Ports>(
     api: &ApiCalls<P>,
     settings: &Settings,
     metrics: &Metrics,
+    admission: &Admission,
     id: &ExecutionId,
     mut present: Vec<ExecutionId>,
 ) -> Vec<ExecutionId> {
@@ -153,6 +156,8 @@ async fn open<P: Ports>(
     let mut usable = true;
     // Before anything is written: on a full disk this is what makes room.
     for old in &pruned {
+        // First, so that no report is taken for what is about to go.
+        admission.forget(old);
         match reports.remove_execution(old).await {
             Ok(()) => info!(execution_id = %old, "execution left the history"),
             Err(error) => {

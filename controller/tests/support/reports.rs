@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use controller::adapter::fs_report_store::{Durability, FsReportStore};
@@ -17,8 +18,17 @@ pub enum StoreFault {
     Writes(ReportStoreErrorKind),
     /// Only the chunks of an upload.
     Chunks(ReportStoreErrorKind),
-    /// A defect: beginning an upload panics.
+    /// A defect: whatever writes panics.
     Panics,
+    /// Writing a report and removing an execution are answered that much later than they are done.
+    Slow(Duration),
+}
+
+/// How many uploads hold memory or a descriptor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenUploads {
+    pub now: usize,
+    pub most: usize,
 }
 
 /// Reports in a directory; clones share it and the fault.
@@ -26,13 +36,35 @@ pub enum StoreFault {
 pub struct TestReports {
     store: FsReportStore,
     fault: Arc<Mutex<Option<StoreFault>>>,
+    open_uploads: Arc<Mutex<OpenUploads>>,
 }
 
 /// An upload of [`TestReports`].
 #[derive(Debug)]
 pub struct TestUpload {
-    upload: <FsReportStore as ReportStore>::Upload,
+    /// None once it is finished.
+    upload: Option<<FsReportStore as ReportStore>::Upload>,
     reports: TestReports,
+    is_open: bool,
+}
+
+impl TestUpload {
+    fn note_open(&mut self, is_open: bool) {
+        let mut open = self.reports.open_uploads.lock().unwrap();
+        match (self.is_open, is_open) {
+            (false, true) => open.now += 1,
+            (true, false) => open.now -= 1,
+            _ => {}
+        }
+        open.most = open.most.max(open.now);
+        self.is_open = is_open;
+    }
+}
+
+impl Drop for TestUpload {
+    fn drop(&mut self) {
+        self.note_open(false);
+    }
 }
 
 impl TestReports {
@@ -40,6 +72,7 @@ impl TestReports {
         Self {
             store: FsReportStore::new(directory, Durability::None),
             fault: Arc::default(),
+            open_uploads: Arc::default(),
         }
     }
 
@@ -48,10 +81,22 @@ impl TestReports {
         *self.fault.lock().unwrap() = fault;
     }
 
+    /// The uploads that were begun and neither suspended nor ended.
+    pub fn open_uploads(&self) -> OpenUploads {
+        *self.open_uploads.lock().unwrap()
+    }
+
+    async fn answer_late(&self) {
+        let fault = *self.fault.lock().unwrap();
+        if let Some(StoreFault::Slow(delay)) = fault {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
     fn write(&self, is_chunk: bool) -> Result<(), ReportStoreError> {
         let fault = *self.fault.lock().unwrap();
         let kind = match fault {
-            None => return Ok(()),
+            None | Some(StoreFault::Slow(_)) => return Ok(()),
             Some(StoreFault::Panics) => panic!("the test's panic"),
             Some(StoreFault::Chunks(_)) if !is_chunk => return Ok(()),
             Some(StoreFault::Writes(kind) | StoreFault::Chunks(kind)) => kind,
@@ -66,12 +111,23 @@ impl TestReports {
 impl Upload for TestUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<(), ReportStoreError> {
         self.reports.write(true)?;
-        self.upload.write(bytes).await
+        self.note_open(true);
+        self.upload.as_mut().unwrap().write(bytes).await
     }
 
-    async fn finish(self) -> Result<(), ReportStoreError> {
+    async fn suspend(&mut self) -> Result<(), ReportStoreError> {
+        self.reports.write(true)?;
+        self.upload.as_mut().unwrap().suspend().await?;
+        self.note_open(false);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<(), ReportStoreError> {
         self.reports.write(false)?;
-        self.upload.finish().await
+        let upload = self.upload.take().unwrap();
+        upload.finish().await?;
+        self.reports.answer_late().await;
+        Ok(())
     }
 }
 
@@ -99,7 +155,9 @@ impl ReportStore for TestReports {
 
     async fn remove_execution(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
         self.write(false)?;
-        self.store.remove_execution(execution).await
+        self.store.remove_execution(execution).await?;
+        self.answer_late().await;
+        Ok(())
     }
 
     async fn begin(
@@ -108,10 +166,13 @@ impl ReportStore for TestReports {
         name: &str,
     ) -> Result<TestUpload, ReportStoreError> {
         self.write(false)?;
-        Ok(TestUpload {
-            upload: self.store.begin(execution, name).await?,
+        let mut upload = TestUpload {
+            upload: Some(self.store.begin(execution, name).await?),
             reports: self.clone(),
-        })
+            is_open: false,
+        };
+        upload.note_open(true);
+        Ok(upload)
     }
 
     async fn put(
@@ -121,7 +182,9 @@ impl ReportStore for TestReports {
         bytes: Bytes,
     ) -> Result<(), ReportStoreError> {
         self.write(false)?;
-        self.store.put(execution, name, bytes).await
+        self.store.put(execution, name, bytes).await?;
+        self.answer_late().await;
+        Ok(())
     }
 
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {
