@@ -140,7 +140,7 @@ pub struct Environment {
     pub pod_ip: Option<String>,
     /// `REPORT_DIRECTORY`.
     pub report_directory: Option<PathBuf>,
-    /// `TZ`.
+    /// `TZ`, without a colon before it.
     pub time_zone: Option<String>,
     /// `LISTEN_ADDRESS`, as it was found.
     pub listen_address: Option<String>,
@@ -178,7 +178,8 @@ impl Environment {
             pod_name: set("POD_NAME").or_else(|| set("HOSTNAME")),
             pod_ip: set("POD_IP"),
             report_directory: set("REPORT_DIRECTORY").map(PathBuf::from),
-            time_zone: set("TZ"),
+            // POSIX allows a colon before a name of the database.
+            time_zone: set("TZ").map(|zone| zone.trim_start_matches(':').to_owned()),
             listen_address: set("LISTEN_ADDRESS"),
             dev_mode: set("DEV_MODE").is_some_and(|value| value.eq_ignore_ascii_case("true")),
             log_filter: set("RUST_LOG"),

@@ -193,20 +193,25 @@ impl<T: Transport> Fleet<T> {
         }
     }
 
-    /// Begins the watch again; pods that went meanwhile are forgotten.
+    /// Begins the watch again: pods that went meanwhile are forgotten, those that came or changed are seen as they are now.
     fn watch_again(&mut self) {
-        let (cursor, uids) = self.api.read(|state| {
-            let pods = state.iter(&resource::PODS, None);
-            let uids: std::collections::BTreeSet<_> =
-                pods.map(|pod| Arc::clone(&pod.metadata.uid)).collect();
-            (watch(state), uids)
+        let (cursor, pods) = self.api.read(|state| {
+            let pods: Vec<Arc<Stored>> = state.iter(&resource::PODS, None).cloned().collect();
+            (watch(state), pods)
         });
         self.cursor = cursor;
+        let uids: std::collections::BTreeSet<_> = pods
+            .iter()
+            .map(|pod| Arc::clone(&pod.metadata.uid))
+            .collect();
         let known: Vec<_> = self.pods.keys().cloned().collect();
         for uid in known {
             if !uids.contains(&uid) {
                 self.forget(&uid);
             }
+        }
+        for pod in &pods {
+            self.seen(pod);
         }
     }
 

@@ -29,8 +29,12 @@ struct Cluster {
 impl Cluster {
     /// Posts are answered with `status`.
     fn start(failure_share: f64, status: StatusCode) -> Self {
+        Self::with_state(&Options::default(), failure_share, status)
+    }
+
+    fn with_state(options: &Options, failure_share: f64, status: StatusCode) -> Self {
         let clock = SimClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-        let api = ApiServer::new(State::new(&Options::default()), clock.of_api_server());
+        let api = ApiServer::new(State::new(options), clock.of_api_server());
         create_nodes(&api, 3).unwrap();
         let posted = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&posted);
@@ -41,13 +45,13 @@ impl Cluster {
                 status
             }),
         );
-        let options = FleetOptions {
+        let fleet_options = FleetOptions {
             nodes: 2,
             lifecycle: Lifecycle::steady(Duration::from_secs(2), failure_share),
             persistence: Persistence::Repeat,
             seed: Seed::of_run(1),
         };
-        let fleet = Fleet::new(api.clone(), InProcess(callback), options);
+        let fleet = Fleet::new(api.clone(), InProcess(callback), fleet_options);
         tokio::spawn(fleet.run());
         Self { api, posted }
     }
@@ -109,6 +113,23 @@ impl Cluster {
             sleep(Duration::from_millis(1)).await;
         }
         begun.elapsed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_came_while_the_watch_had_expired_run_all_the_same() {
+    let short = Options {
+        history: 3,
+        ..Options::default()
+    };
+    let cluster = Cluster::with_state(&short, 0.0, StatusCode::OK);
+    sleep(Duration::from_secs(1)).await;
+    let names: Vec<String> = (0..8).map(|number| format!("pod-{number}")).collect();
+    for name in &names {
+        cluster.create_pod(name, "node-1");
+    }
+    for name in &names {
+        cluster.until(name, Some("Succeeded")).await;
     }
 }
 

@@ -64,10 +64,14 @@ async fn load(
 ) -> Result<(Config, PodTemplate), Failure> {
     let (mut texts, mut failure) = configuration::from_files(&arguments.files);
     if arguments.files.config.is_none() || arguments.files.pod_template.is_none() {
-        let (from_cluster, missing) = configuration::from_cluster(environment).await?;
-        texts.config = texts.config.or(from_cluster.config);
-        texts.pod_template = texts.pod_template.or(from_cluster.pod_template);
-        failure.extend(missing);
+        match configuration::from_cluster(environment).await {
+            Ok((from_cluster, missing)) => {
+                texts.config = texts.config.or(from_cluster.config);
+                texts.pod_template = texts.pod_template.or(from_cluster.pod_template);
+                failure.extend(missing);
+            }
+            Err(lines) => failure.extend(lines),
+        }
     }
     let checked = configuration::check(&texts, environment);
     for warning in &checked.warnings {

@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::config::Config;
 use crate::http;
 use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
+use crate::ports::error::ClusterError;
 use crate::ports::report_store::ReportStore as _;
 use crate::runtime::controller::Controller;
 use crate::runtime::handle::ControllerHandle;
@@ -37,12 +39,29 @@ use crate::telemetry;
 /// How long requests under way may take after a signal: below Kubernetes' default grace period of 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// How long a start waits for an API server that does not answer.
-const CONFIG_MAP_TRIES: u32 = 6;
+/// How often a start asks an API server that does not answer, with pauses of 2, 4, 8 and 16 s.
+const START_TRIES: u32 = 6;
 
 /// Runs the controller until a signal.
 pub(super) async fn run(environment: &Environment) -> Result<(), Failure> {
     telemetry::init(environment.log_filter.as_deref()).map_err(|error| vec![error.to_string()])?;
+    // As the first process of a container nothing else would end it while it waits for the API server.
+    let signals =
+        signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
+    let mut signals = pin!(signals);
+    let (settings, ports, listeners) = tokio::select! {
+        biased;
+        () = &mut signals => {
+            info!("stopped before the start was complete");
+            return Ok(());
+        }
+        started = start(environment) => started?,
+    };
+    supervise(settings, ports, listeners, signals).await
+}
+
+/// Everything before the schedule: configuration, owner, report directory, listeners.
+async fn start(environment: &Environment) -> Result<(Settings, RealPorts, Listeners), Failure> {
     let (reference, listen) = match (environment.config_map(), environment.listen_address()) {
         (Ok(reference), Ok(listen)) => (reference, listen),
         (reference, listen) => {
@@ -60,9 +79,12 @@ pub(super) async fn run(environment: &Environment) -> Result<(), Failure> {
         return Err(checked.errors);
     };
     let cluster = KubeCluster::new(client, &reference.namespace, &config.name);
-    callback_address::resolve(&cluster, &config, environment.pod_ip.as_deref())
-        .await
-        .map_err(|error| vec![error.to_string()])?;
+    let pod_ip = environment.pod_ip.as_deref();
+    persist("the callback Service", || {
+        callback_address::resolve(&cluster, &config, pod_ip)
+    })
+    .await
+    .map_err(|error| vec![error.to_string()])?;
     let reports = open_reports(&config).await?;
     let listeners = Listeners::bind(listen, &config).await?;
     let settings = Settings {
@@ -83,7 +105,25 @@ pub(super) async fn run(environment: &Environment) -> Result<(), Failure> {
         clock: SystemClock::new(),
         entropy: OsEntropy,
     };
-    supervise(settings, ports, listeners).await
+    Ok((settings, ports, listeners))
+}
+
+/// Repeats a read while its failure is transient, a few times.
+async fn persist<T, F: Future<Output = Result<T, ClusterError>>>(
+    subject: &str,
+    read: impl Fn() -> F,
+) -> Result<T, ClusterError> {
+    let mut tries = 1;
+    loop {
+        match read().await {
+            Err(error) if error.kind.is_transient() && tries < START_TRIES => {
+                warn!(error = %error, tries, "{subject} cannot be read yet");
+                tokio::time::sleep(Duration::from_secs(1 << tries.min(4))).await;
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
 }
 
 async fn open_reports(config: &Config) -> Result<FsReportStore, Failure> {
@@ -108,18 +148,8 @@ async fn load(
     reference: &crate::args::ConfigMapReference,
     environment: &Environment,
 ) -> Result<Checked, Failure> {
-    let mut tries = 1;
-    let data = loop {
-        match cluster.config_map(&reference.name).await {
-            Ok(data) => break data,
-            Err(error) if error.kind.is_transient() && tries < CONFIG_MAP_TRIES => {
-                warn!(error = %error, tries, "the ConfigMap cannot be read yet");
-                tokio::time::sleep(Duration::from_secs(1 << tries.min(4))).await;
-                tries += 1;
-            }
-            Err(error) => return Err(vec![configuration::not_read(reference, &error)]),
-        }
-    };
+    let data = persist("the ConfigMap", || cluster.config_map(&reference.name)).await;
+    let data = data.map_err(|error| vec![configuration::not_read(reference, &error)])?;
     let (texts, mut failure) = configuration::texts_of(reference, data);
     let checked = configuration::check(&texts, environment);
     for warning in &checked.warnings {
@@ -135,7 +165,7 @@ async fn load(
 
 async fn top_owner(cluster: &KubeCluster, pod: Option<&str>) -> Option<OwnerReference> {
     let pod = pod?;
-    match cluster.top_owner(pod).await {
+    match persist("the controller's own pod", || cluster.top_owner(pod)).await {
         Ok(owner) => owner,
         Err(error) => {
             warn!(pod, error = %error, "job pods get no owner reference: the controller's own pod cannot be read");
@@ -203,11 +233,10 @@ async fn supervise(
     settings: Settings,
     ports: RealPorts,
     listeners: Listeners,
+    signals: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     let metrics = Arc::new(Metrics::new(&settings.config));
-    let signals =
-        signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
     let limits = settings.config.callback_body_limit;
     let reports = ports.reports.clone();
     let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
