@@ -179,7 +179,9 @@ impl Environment {
             pod_ip: set("POD_IP"),
             report_directory: set("REPORT_DIRECTORY").map(PathBuf::from),
             // POSIX allows a colon before a name of the database.
-            time_zone: set("TZ").map(|zone| zone.trim_start_matches(':').to_owned()),
+            time_zone: set("TZ")
+                .map(|zone| zone.trim_start_matches(':').to_owned())
+                .filter(|zone| !zone.is_empty()),
             listen_address: set("LISTEN_ADDRESS"),
             dev_mode: set("DEV_MODE").is_some_and(|value| value.eq_ignore_ascii_case("true")),
             log_filter: set("RUST_LOG"),
@@ -275,6 +277,17 @@ mod tests {
                 .as_deref(),
             Some("p")
         );
+    }
+
+    #[test]
+    fn a_colon_before_the_time_zone_is_not_part_of_its_name() {
+        for (found, zone) in [
+            (":Europe/Zurich", Some("Europe/Zurich")),
+            ("UTC", Some("UTC")),
+            (":", None),
+        ] {
+            assert_eq!(environment(&[("TZ", found)]).time_zone.as_deref(), zone);
+        }
     }
 
     #[test]

@@ -618,3 +618,44 @@ fn an_unusable_kubeconfig_is_a_clear_error() {
         }
     }
 }
+
+#[test]
+fn render_names_a_file_it_cannot_read_beside_what_the_cluster_lacks() {
+    let run = run(&["render", "--node", "n", "--config", "absent.yaml"]);
+    let lines = run.lines();
+    assert_eq!((run.code, lines.len()), (Some(1), 3), "{lines:?}");
+    for (line, part) in lines
+        .iter()
+        .zip(["absent.yaml", "NAMESPACE", "CONFIG_MAP_NAME"])
+    {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_start_that_waits_for_the_cluster() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let files = Files::new();
+    let kubeconfig = format!(
+        "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+         clusters: [{{name: c, cluster: {{server: 'http://{}'}}}}], users: [{{name: u, user: {{}}}}]}}",
+        silent.local_addr().unwrap()
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_batch-job-controller"))
+        .env_clear()
+        .env("KUBECONFIG", files.write("kubeconfig", &kubeconfig))
+        .env("NAMESPACE", "ns")
+        .env("CONFIG_MAP_NAME", "c")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let unanswered = silent.accept().unwrap();
+    let killed = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(unanswered);
+}

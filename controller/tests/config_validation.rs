@@ -794,6 +794,13 @@ fn gauges_must_be_exportable() {
              controller itself"
         ]
     );
+    let nameless = errors("name: 'Not A Name'\nmetrics: {gauges: {processing: {}}}");
+    assert!(
+        nameless.iter().any(|line| line.ends_with(
+            "want another name: <prefix>_processing is exported by the controller itself"
+        )),
+        "{nameless:?}"
+    );
 }
 
 #[test]

@@ -317,3 +317,36 @@ fn signals() -> std::io::Result<impl Future<Output = ()>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::ports::error::ClusterErrorKind;
+
+    /// How often it is tried where the first `failures` tries fail so, and whether it came right.
+    async fn tries(kind: ClusterErrorKind, failures: u32) -> (u32, bool) {
+        let tries = Cell::new(0);
+        let result = persist("the test", async || {
+            tries.set(tries.get() + 1);
+            if tries.get() > failures {
+                Ok(())
+            } else {
+                Err(ClusterError::new(kind, "no".to_owned()))
+            }
+        })
+        .await;
+        (tries.get(), result.is_ok())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_that_may_pass_is_tried_again_up_to_a_limit_and_any_other_is_final() {
+        assert_eq!(tries(ClusterErrorKind::Unavailable, 2).await, (3, true));
+        assert_eq!(
+            tries(ClusterErrorKind::Unavailable, u32::MAX).await,
+            (START_TRIES, false)
+        );
+        assert_eq!(tries(ClusterErrorKind::NotFound, 2).await, (1, false));
+    }
+}

@@ -30,31 +30,36 @@ pub(super) fn read(
     let port = read_port(&mut section, "port", 9153);
     let prefix = read_prefix(&mut section, name, findings);
     let history = read_history(&mut section, kept, findings);
-    let gauges = read_gauges(&mut section, &prefix, findings);
+    let gauges = read_gauges(&mut section, prefix.as_deref(), findings);
     Metrics {
         port,
-        prefix,
+        prefix: prefix.unwrap_or_else(|| "_".to_owned()),
         history,
         gauges,
     }
 }
 
-fn read_prefix(metrics: &mut Section<'_>, name: Option<&str>, findings: &Findings) -> String {
+/// None where it would derive from a name that is wrong.
+fn read_prefix(
+    metrics: &mut Section<'_>,
+    name: Option<&str>,
+    findings: &Findings,
+) -> Option<String> {
     let wanted =
         "the beginning of a Prometheus metric name: letters, digits, _ and :, no digit first";
     let configured = metrics.optional("prefix", wanted, |value| {
         values::text(value).filter(|prefix| values::is_metric_name(prefix))
     });
     if let Some(prefix) = configured {
-        return prefix;
+        return Some(prefix);
     }
     let path = metrics.path_of("prefix");
-    let derived = name.unwrap_or("_").replace('-', "_");
+    let derived = name?.replace('-', "_");
     if !values::is_metric_name(&derived) && !findings.any_wrong(&[&path]) {
         let found = format!("nothing, and {derived:?} derived from name");
         findings.error(path, found, wanted);
     }
-    derived
+    Some(derived)
 }
 
 /// More series than there are executions kept cannot be.
@@ -79,7 +84,7 @@ fn read_history(metrics: &mut Section<'_>, kept: &Kept, findings: &Findings) -> 
 
 fn read_gauges(
     metrics: &mut Section<'_>,
-    prefix: &str,
+    prefix: Option<&str>,
     findings: &Findings,
 ) -> BTreeMap<String, Gauge> {
     let path = metrics.path_of("gauges");
@@ -96,9 +101,9 @@ fn read_gauges(
 }
 
 /// The prefix is checked on its own, so that a wrong one is not said once for each gauge.
-fn check_gauge_name(path: &str, name: &str, prefix: &str, findings: &Findings) {
+fn check_gauge_name(path: &str, name: &str, prefix: Option<&str>, findings: &Findings) {
     let found = || format!("the name {}", shown(&Value::String(name.to_owned())));
-    let full_name = format!("{prefix}_{name}");
+    let full_name = format!("{}_{name}", prefix.unwrap_or("<prefix>"));
     if RESERVED_GAUGES.contains(&name) || metric_families::is_own(&full_name) {
         let wanted = format!("another name: {full_name} is exported by the controller itself");
         findings.error(path, found(), wanted);

@@ -46,9 +46,8 @@ fn read_time_zone(
     let (name, shown) = match root.take("timeZone") {
         Some(value) => (values::text(&value).unwrap_or_default(), shown(&value)),
         None if from_environment.is_empty() => return utc(),
-        // The C library lets a colon stand before the name.
         None => (
-            from_environment.trim_start_matches(':').to_owned(),
+            from_environment.to_owned(),
             format!("{from_environment:?} (from the environment variable TZ)"),
         ),
     };
