@@ -17,11 +17,11 @@ type Failure = Vec<String>;
 #[must_use]
 pub fn main(arguments: Arguments, environment: &Environment) -> ExitCode {
     // One worker thread: the loop, its tasks and the requests hand each other small messages, and a second one spends a
-    // fifth of the process's CPU time on waking the first. Files have threads of their own: as many as keep a disk busy, few
-    // enough that their stacks and heaps do not show.
+    // fifth of the process's CPU time on waking the first. Files have one thread of their own: on one volume, further ones
+    // mostly spin on the lock of the directory.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(8)
+        .max_blocking_threads(1)
         .enable_all()
         .build();
     let runtime = match runtime {
