@@ -85,18 +85,7 @@ impl SimCluster {
 
 /// The kind of a refusal, as the real client's adapter sees it.
 fn error_of(status: &Status) -> ClusterError {
-    let kind = match (status.code, status.reason) {
-        (404, _) => ClusterErrorKind::NotFound,
-        (409, "AlreadyExists") => ClusterErrorKind::AlreadyExists,
-        (409, _) => ClusterErrorKind::Conflict,
-        (410, _) => ClusterErrorKind::Gone,
-        (429, _) => ClusterErrorKind::Throttled {
-            retry_after: retry_after(status),
-        },
-        (401, _) => ClusterErrorKind::Unavailable,
-        (400..=499, _) => ClusterErrorKind::Refused,
-        _ => ClusterErrorKind::Unavailable,
-    };
+    let kind = ClusterErrorKind::of_status(status.code, status.reason, retry_after(status));
     ClusterError::new(kind, status.message.replace('\n', " "))
 }
 

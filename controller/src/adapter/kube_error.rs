@@ -33,19 +33,7 @@ pub(super) fn from_watcher(error: &watcher::Error) -> ClusterError {
 }
 
 fn from_status(status: &Status) -> ClusterError {
-    let kind = match (status.code, status.reason.as_str()) {
-        (404, _) => ClusterErrorKind::NotFound,
-        (409, "AlreadyExists") => ClusterErrorKind::AlreadyExists,
-        (409, _) => ClusterErrorKind::Conflict,
-        (410, _) => ClusterErrorKind::Gone,
-        (429, _) => ClusterErrorKind::Throttled {
-            retry_after: retry_after(status),
-        },
-        // The token rotates under us: the client reads it again for the next try.
-        (401, _) => ClusterErrorKind::Unavailable,
-        (400..=499, _) => ClusterErrorKind::Refused,
-        _ => ClusterErrorKind::Unavailable,
-    };
+    let kind = ClusterErrorKind::of_status(status.code, &status.reason, retry_after(status));
     ClusterError::new(kind, describe(status))
 }
 

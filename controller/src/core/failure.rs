@@ -36,6 +36,22 @@ pub enum ClusterErrorKind {
 }
 
 impl ClusterErrorKind {
+    /// The kind of a Kubernetes `Status` that is a failure: its code, its reason and its `retryAfterSeconds`.
+    #[must_use]
+    pub fn of_status(code: u16, reason: &str, retry_after: Option<Duration>) -> Self {
+        match (code, reason) {
+            (404, _) => Self::NotFound,
+            (409, "AlreadyExists") => Self::AlreadyExists,
+            (409, _) => Self::Conflict,
+            (410, _) => Self::Gone,
+            (429, _) => Self::Throttled { retry_after },
+            // The token rotates under us: the client reads it again for the next try.
+            (401, _) => Self::Unavailable,
+            (400..=499, _) => Self::Refused,
+            _ => Self::Unavailable,
+        }
+    }
+
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn is_transient(self) -> bool {

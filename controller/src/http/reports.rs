@@ -16,14 +16,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::core::ids::ExecutionId;
 use crate::core::media_type::content_type_of;
+use crate::core::summary;
 use crate::ports::report_store::{
     ReportMetadata, ReportStore, ReportStoreError, ReportStoreErrorKind,
 };
 
 use conditions::{Answer, answer_for, entity_tag, http_date};
-
-/// The only file of our own that is served.
-const EXECUTION_SUMMARY: &str = "_execution.json";
 
 /// The name under which the newest execution is found.
 const LATEST: &str = "latest";
@@ -161,7 +159,8 @@ fn describe(headers: &mut HeaderMap, metadata: &ReportMetadata, answer: Answer) 
 }
 
 fn is_visible(name: &str) -> bool {
-    name == EXECUTION_SUMMARY || !name.starts_with(['_', '.'])
+    // The summary is the only file of our own that is served.
+    name == summary::FILE_NAME || !name.starts_with(['_', '.'])
 }
 
 async fn find_execution<R: ReportStore>(reports: &R, name: &str) -> Result<ExecutionId, PageError> {
