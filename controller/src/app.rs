@@ -1,6 +1,7 @@
 //! The composition root: which command runs, with which adapters, and what the exit status says.
 
 mod configuration;
+mod mock;
 mod render;
 mod run;
 mod schedule;
@@ -34,6 +35,7 @@ pub fn main(arguments: Arguments, environment: &Environment) -> ExitCode {
             Command::Run => run::run(environment).await,
             Command::Validate(files) => validate::validate(&files, environment).await,
             Command::Render(arguments) => render::render(&arguments, environment).await,
+            Command::Mock(arguments) => mock::mock(&arguments, environment).await,
             Command::Schedule(arguments) => schedule::schedule(&arguments, environment).await,
         }
     });

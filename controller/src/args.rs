@@ -48,6 +48,12 @@ pub enum Command {
     /// In UTC and on the wall clock of the schedule's time zone, with notes where a clock change skips or repeats a time.
     /// Works without a cluster on --cron or --config; without either it reads the cluster's ConfigMap.
     Schedule(ScheduleArguments),
+    /// Serve the callback API alone, to write a job's script against.
+    ///
+    /// Any node and execution may post; reports are checked and stored as the controller does it, and everything that
+    /// arrives is printed: results with the series they become, events, refusals with their reason. At the start it prints
+    /// requests to try and the environment of a job pod. Works without a cluster; Ctrl-C ends it.
+    Mock(MockArguments),
 }
 
 /// Where the configuration comes from.
@@ -125,6 +131,24 @@ pub struct ScheduleArguments {
     /// How to print them.
     #[arg(short, long, value_enum, default_value = "text")]
     pub output: ListingFormat,
+}
+
+/// Arguments of `mock`.
+#[derive(Debug, Args)]
+pub struct MockArguments {
+    /// The port to listen on, 0 for any that is free [default: the configuration's callbackServicePort, 8090].
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// The address to listen on; 0.0.0.0 for jobs in containers.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub address: IpAddr,
+    /// A file with the controller's configuration (the ConfigMap's key config.yaml), for its gauges and limits.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where reports are stored [default: the environment variable REPORT_DIRECTORY, else a new temporary directory,
+    /// which stays].
+    #[arg(long, value_name = "DIRECTORY")]
+    pub report_directory: Option<PathBuf>,
 }
 
 /// The environment variables that the controller reads; an empty one counts as not set.

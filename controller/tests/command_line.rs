@@ -90,7 +90,7 @@ fn shown(path: &Path) -> String {
 fn help_explains_every_command() {
     let help = run(&["--help"]);
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-    for command in ["run", "validate", "render", "schedule"] {
+    for command in ["run", "validate", "render", "schedule", "mock"] {
         let is_listed = |line: &str| line.trim_start().starts_with(&format!("{command} "));
         assert!(
             help.stdout.lines().any(is_listed),
@@ -134,6 +134,16 @@ fn help_explains_every_command() {
                 "--count",
                 "--output",
                 "Europe/Zurich",
+            ],
+        ),
+        (
+            "mock",
+            &[
+                "--port",
+                "--address",
+                "--config",
+                "--report-directory",
+                "Ctrl-C",
             ],
         ),
     ] {

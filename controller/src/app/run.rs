@@ -295,7 +295,7 @@ async fn drain(handle: &ControllerHandle, shutdown: &CancellationToken, servers:
     }
 }
 
-async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
     // Answers are small: waiting for more to send would only delay the job pod.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
@@ -307,7 +307,7 @@ async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToke
 }
 
 /// Ends at the first SIGTERM or SIGINT.
-fn signals() -> std::io::Result<impl Future<Output = ()>> {
+pub(super) fn signals() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

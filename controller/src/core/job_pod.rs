@@ -125,7 +125,9 @@ fn api_group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
-fn callback_variables(spec: &JobPodSpec, instance: JobPodInstance<'_>) -> Vec<EnvVar> {
+/// The variables that tell a job pod where it runs and where it calls back.
+#[must_use]
+pub fn callback_variables(spec: &JobPodSpec, instance: JobPodInstance<'_>) -> Vec<EnvVar> {
     let url = |endpoint| callback_url(spec, instance, endpoint);
     [
         ("EXECUTION_ID", instance.execution_id.to_string()),

@@ -9,6 +9,7 @@ pub mod controller;
 pub mod event;
 pub mod handle;
 mod job_event;
+pub mod mock;
 mod pod_logs;
 mod pod_watch;
 mod preparation;

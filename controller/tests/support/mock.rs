@@ -1,0 +1,137 @@
+//! `batch-job-controller mock` as a process, and what it prints.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The lines of a pipe, as they come.
+#[derive(Debug)]
+pub struct Lines(Receiver<String>);
+
+impl Lines {
+    pub fn of(pipe: impl std::io::Read + Send + 'static) -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines() {
+                let Ok(line) = line else { return };
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(lines)
+    }
+
+    /// The next line, or none at the end.
+    pub fn next(&self) -> Option<String> {
+        match self.0.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(error) => panic!("no further line: {error}"),
+        }
+    }
+
+    /// The lines up to the first that holds `part`, with it.
+    pub fn until(&self, part: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(line) = self.next() {
+            let found = line.contains(part);
+            lines.push(line);
+            if found {
+                return lines;
+            }
+        }
+        panic!("no line with {part:?} in {lines:#?}");
+    }
+}
+
+/// A running mock; dropped, it is killed.
+#[derive(Debug)]
+pub struct Mock {
+    child: Child,
+    pub lines: Lines,
+    pub introduction: Vec<String>,
+}
+
+impl Mock {
+    /// Starts it and reads what it says first.
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_batch-job-controller"))
+            .env_clear()
+            .arg("mock")
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Lines::of(child.stdout.take().unwrap());
+        let introduction = lines.until("CALLBACK_SERVICE_EVENT_URL");
+        lines.until("");
+        Self {
+            child,
+            lines,
+            introduction,
+        }
+    }
+
+    /// The environment of a job pod, as it is printed.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let exports = (self.introduction.iter())
+            .filter_map(|line| line.trim().strip_prefix("export ")?.split_once('='));
+        exports
+            .map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned()))
+            .collect()
+    }
+
+    pub fn variable(&self, name: &str) -> String {
+        let mut variables = self.variables().into_iter();
+        variables.find(|(known, _)| known == name).unwrap().1
+    }
+
+    /// Where reports are stored, as it is printed.
+    pub fn directory(&self) -> PathBuf {
+        let line = self.introduction.iter();
+        let mut line = line.filter_map(|line| line.strip_prefix("Reports are stored below "));
+        PathBuf::from(line.next().unwrap())
+    }
+
+    /// Where the reports of the printed execution are.
+    pub fn stored(&self, name: &str) -> Vec<u8> {
+        let path = self.directory().join(self.variable("EXECUTION_ID"));
+        let path = path.join(name);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Ends it as Ctrl-C does; its exit status and the rest of what it printed.
+    pub fn interrupt(mut self) -> (Option<i32>, Vec<String>) {
+        let status = Command::new("kill")
+            .args(["-INT", &self.child.id().to_string()])
+            .status();
+        assert!(status.unwrap().success());
+        let mut rest = Vec::new();
+        while let Some(line) = self.lines.next() {
+            rest.push(line);
+        }
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        // Already gone where it was interrupted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The text of a path.
+pub fn shown(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
