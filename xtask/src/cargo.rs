@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -66,8 +65,8 @@ pub(crate) fn run(directory: &Path, arguments: &[&str]) -> Result<()> {
 }
 
 /// The names of the executables.
-const CONTROLLER: &str = "batch-job-controller";
-const SIMULATOR: &str = "simulator";
+pub(crate) const CONTROLLER: &str = "batch-job-controller";
+pub(crate) const SIMULATOR: &str = "simulator";
 
 /// Which binaries to run.
 #[derive(Debug, clap::Args)]
@@ -143,50 +142,74 @@ impl Binaries {
             std::io::stderr(),
             "Building the controller and the simulated cluster …"
         );
-        let messages = tempfile::NamedTempFile::new()?;
         let arguments = [
             "build",
             profile.argument(),
             "--package=controller",
             "--package=simulator",
             "--bins",
-            "--message-format=json-render-diagnostics",
         ];
-        let mut build = Process::start_visible(
-            "cargo",
-            command(&workspace_root(), &arguments),
-            messages.path(),
-        )?;
-        let status = loop {
-            if let Some(status) = build.ended()? {
-                break status;
-            }
-            interrupt.sleep(Duration::from_millis(50))?;
-        };
-        if !status.success() {
-            bail!(
-                "the binaries do not build: `cargo {}` ended with {status}",
-                arguments[..5].join(" ")
-            );
-        }
-        Self::from_messages(&fs::read_to_string(messages.path())?)
-    }
-
-    /// Finds them in cargo's messages, so that no target directory is assumed.
-    fn from_messages(messages: &str) -> Result<Self> {
-        let find = |name: &str| {
-            messages
-                .lines()
-                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-                .filter(|message| message["target"]["name"] == name)
-                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-                .with_context(|| format!("cargo names no executable {name}"))
-        };
+        let messages = build_messages(&arguments, &[], interrupt)?;
         Ok(Self {
-            controller: find(CONTROLLER)?,
-            simulator: find(SIMULATOR)?,
+            controller: executable(&messages, CONTROLLER)?,
+            simulator: executable(&messages, SIMULATOR)?,
         })
     }
+}
+
+/// Builds one binary that needs nothing of the machine it runs on: no C library, no loader. Its symbols are stripped.
+///
+/// Only the binary itself is compiled and linked differently: everything below is what other builds of the same profile
+/// have compiled. A target feature for all of it would build it twice, procedural macros, which cannot be static,
+/// included.
+///
+/// # Errors
+/// If it does not build, or when interrupted.
+pub(crate) fn build_static(
+    package: &str,
+    binary: &str,
+    profile: Profile,
+    interrupt: &Interrupt,
+) -> Result<PathBuf> {
+    let arguments = [
+        "rustc",
+        profile.argument(),
+        "--package",
+        package,
+        "--bin",
+        binary,
+    ];
+    let of_rustc = ["-C", "target-feature=+crt-static", "-C", "strip=symbols"];
+    let messages = build_messages(&arguments, &of_rustc, interrupt)?;
+    executable(&messages, binary)
+}
+
+/// Runs a build with cargo's own progress on the terminal; returns its messages, one JSON document a line.
+fn build_messages(arguments: &[&str], of_rustc: &[&str], interrupt: &Interrupt) -> Result<String> {
+    let messages = tempfile::NamedTempFile::new()?;
+    let mut cargo = command(&workspace_root(), arguments);
+    cargo.arg("--message-format=json-render-diagnostics");
+    if !of_rustc.is_empty() {
+        cargo.arg("--").args(of_rustc);
+    }
+    let status = Process::start_visible("cargo", cargo, messages.path())?.wait(interrupt)?;
+    if !status.success() {
+        bail!(
+            "the binaries do not build: `cargo {}` ended with {status}",
+            arguments.join(" ")
+        );
+    }
+    Ok(fs::read_to_string(messages.path())?)
+}
+
+/// Finds an executable in cargo's messages, so that no target directory is assumed.
+fn executable(messages: &str, name: &str) -> Result<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo names no executable {name}"))
 }
 
 #[cfg(test)]
@@ -200,11 +223,12 @@ mod tests {
         let simulator =
             r#"{"reason":"compiler-artifact","target":{"name":"simulator"},"executable":"/t/s"}"#;
         let controller = r#"{"reason":"compiler-artifact","target":{"name":"batch-job-controller"},"executable":"/t/c"}"#;
-        let found = Binaries::from_messages(&[library, simulator, controller].join("\n")).unwrap();
+        let messages = [library, simulator, controller].join("\n");
+        assert_eq!(executable(&messages, SIMULATOR).unwrap(), Path::new("/t/s"));
         assert_eq!(
-            (found.controller, found.simulator),
-            ("/t/c".into(), "/t/s".into())
+            executable(&messages, CONTROLLER).unwrap(),
+            Path::new("/t/c")
         );
-        assert!(Binaries::from_messages(library).is_err());
+        assert!(executable(library, SIMULATOR).is_err());
     }
 }

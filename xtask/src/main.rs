@@ -10,6 +10,7 @@ mod demo;
 mod execution;
 mod exposition;
 mod http;
+mod image;
 mod interrupt;
 mod kubectl;
 mod layers;
@@ -18,6 +19,7 @@ mod sample;
 mod seeds;
 mod simulation;
 mod stack;
+mod tool;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -46,6 +48,7 @@ enum Command {
     Demo(demo::Arguments),
     Bench(bench::Arguments),
     Ci(ci::Arguments),
+    Image(image::Arguments),
     Kubectl(kubectl::Arguments),
     Layers(layers::Arguments),
     Seeds(seeds::Arguments),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Kubectl(arguments) => kubectl::run(&arguments),
         Command::Layers(arguments) => layers::run(&arguments),
         Command::Seeds(arguments) => seeds::run(&arguments),

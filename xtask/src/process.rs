@@ -13,8 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::interrupt::Interrupt;
+
 /// How long a process has to end after SIGTERM: its own drain takes a second or two when nothing hangs.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How often its end is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How many lines of a log tell why a process ended.
 const LAST_LINES: usize = 20;
@@ -57,6 +62,14 @@ impl Process {
         Self::start(name, command, None)
     }
 
+    /// Starts `command` with both outputs on the terminal.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub(crate) fn start_on_terminal(name: &'static str, command: Command) -> Result<Self> {
+        Self::start(name, command, None)
+    }
+
     fn start(name: &'static str, mut command: Command, log: Option<PathBuf>) -> Result<Self> {
         let child = command
             .stdin(Stdio::null())
@@ -72,6 +85,19 @@ impl Process {
     /// If the system does not know the child.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// If the system does not know the child, or when interrupted.
+    pub(crate) fn wait(&mut self, interrupt: &Interrupt) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            interrupt.sleep(LOOK_EVERY)?;
+        }
     }
 
     /// # Errors
