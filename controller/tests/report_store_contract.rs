@@ -8,7 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use bytes::Bytes;
-use controller::adapter::fs_report_store::{Durability, FsReportStore};
+use controller::adapter::fs_report_store::FsReportStore;
+use controller::config::ReportDurability;
 use controller::core::ids::ExecutionId;
 use controller::ports::report_store::{ReportStore, ReportStoreErrorKind, Upload};
 use controller::ports::report_store_contract;
@@ -19,7 +20,7 @@ fn id(text: &str) -> ExecutionId {
 }
 
 fn store(directory: &TempDir) -> FsReportStore {
-    FsReportStore::new(directory.path().join("reports"), Durability::Fsync)
+    FsReportStore::new(directory.path().join("reports"), ReportDurability::Fsync)
 }
 
 fn entries(path: &Path) -> Vec<String> {
@@ -33,7 +34,7 @@ fn entries(path: &Path) -> Vec<String> {
 
 #[tokio::test]
 async fn the_file_system_keeps_the_contract() {
-    for durability in [Durability::Fsync, Durability::None] {
+    for durability in [ReportDurability::Fsync, ReportDurability::None] {
         let mut directories = Vec::new();
         report_store_contract::every_behaviour(|| {
             let directory = TempDir::new().unwrap();

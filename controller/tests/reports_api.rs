@@ -6,7 +6,8 @@
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use controller::adapter::fs_report_store::{Durability, FsReportStore};
+use controller::adapter::fs_report_store::FsReportStore;
+use controller::config::ReportDurability;
 use controller::core::ids::ExecutionId;
 use controller::http::reports;
 use controller::ports::report_store::ReportStore;
@@ -24,7 +25,7 @@ impl Server {
     /// Two executions, the second one the latest.
     async fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        let store = FsReportStore::new(directory.path().to_owned(), Durability::None);
+        let store = FsReportStore::new(directory.path().to_owned(), ReportDurability::None);
         let latest = ExecutionId::parse("202601020342").unwrap();
         for execution in [ExecutionId::parse("202601010342").unwrap(), latest.clone()] {
             for (name, content) in [

@@ -5,6 +5,9 @@
 //! the report directory is left alone. Uploads go to disk in blocks, so that their size does not show in memory, and
 //! every system call runs on the runtime's threads for blocking work.
 
+mod commits;
+mod temporary;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -17,6 +20,9 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 
+use self::commits::Commits;
+use self::temporary::{Temporary, TemporaryPath};
+use crate::config::ReportDurability;
 use crate::core::ids::ExecutionId;
 use crate::ports::report_store::{
     ReportMetadata, ReportStore, ReportStoreError, ReportStoreErrorKind, Upload,
@@ -37,20 +43,12 @@ const REMOVED_MAX: usize = 1024;
 /// How often a report is looked up again that is replaced just as it is opened.
 const OPEN_ATTEMPTS: usize = 5;
 
-/// What the end of an upload promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// The report survives a loss of power: it and its directory are synced before the answer.
-    Fsync,
-    /// The report survives a kill of the process.
-    None,
-}
-
 /// Reports below one directory; clones share it.
 #[derive(Debug, Clone)]
 pub struct FsReportStore {
     directory: Arc<Path>,
-    durability: Durability,
+    durability: ReportDurability,
+    commits: Commits,
     next_temporary: Arc<AtomicU64>,
     /// The newest executions that this process removed and did not make again.
     removed: Arc<Mutex<BTreeSet<ExecutionId>>>,
@@ -59,10 +57,11 @@ pub struct FsReportStore {
 impl FsReportStore {
     /// A store in `directory`, which need not exist yet.
     #[must_use]
-    pub fn new(directory: PathBuf, durability: Durability) -> Self {
+    pub fn new(directory: PathBuf, durability: ReportDurability) -> Self {
         Self {
             directory: directory.into(),
             durability,
+            commits: Commits::new(durability),
             next_temporary: Arc::default(),
             removed: Arc::default(),
         }
@@ -121,7 +120,7 @@ impl FsReportStore {
                     if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path)? => {}
                 other => other?,
             }
-            if self.durability == Durability::Fsync {
+            if self.durability == ReportDurability::Fsync {
                 sync_directory(&self.directory)?;
             }
         }
@@ -144,16 +143,8 @@ impl FsReportStore {
         loop {
             let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
             let path = directory.join(format!("{prefix}{number}"));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => {
-                    let path = TemporaryPath {
-                        path,
-                        is_placed: false,
-                    };
-                    return Ok(Temporary { file, path });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+            if let Some(temporary) = Temporary::create(path)? {
+                return Ok(temporary);
             }
         }
     }
@@ -178,7 +169,7 @@ impl FsReportStore {
             // What matters is the error above.
             let _ = fs::remove_file(&temporary);
         })?;
-        if self.durability == Durability::Fsync {
+        if self.durability == ReportDurability::Fsync {
             sync_directory(&self.directory)?;
         }
         Ok(())
@@ -362,64 +353,6 @@ fn report_metadata(name: String, metadata: &fs::Metadata) -> ReportMetadata {
     }
 }
 
-/// A temporary file that is being written.
-#[derive(Debug)]
-struct Temporary {
-    file: File,
-    path: TemporaryPath,
-}
-
-/// Where a temporary file is, which is removed unless it gets its place.
-#[derive(Debug)]
-struct TemporaryPath {
-    path: PathBuf,
-    is_placed: bool,
-}
-
-impl Temporary {
-    /// Renames it to its target, in place of what was there.
-    fn place(mut self, target: &Path, durability: Durability) -> io::Result<()> {
-        if durability == Durability::Fsync {
-            self.file.sync_all()?;
-        }
-        fs::rename(&self.path.path, target)?;
-        self.path.is_placed = true;
-        match (durability, target.parent()) {
-            (Durability::Fsync, Some(directory)) => sync_directory(directory),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl TemporaryPath {
-    /// Opens it again, to be written on.
-    fn reopen(self) -> io::Result<Temporary> {
-        let file = OpenOptions::new()
-            .append(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&self.path)?;
-        Ok(Temporary { file, path: self })
-    }
-}
-
-impl Drop for TemporaryPath {
-    fn drop(&mut self) {
-        if self.is_placed {
-            return;
-        }
-        let path = std::mem::take(&mut self.path);
-        // Whoever drops it has the cause; what cannot be removed is invisible and goes with its execution.
-        let remove = move || {
-            let _ = fs::remove_file(path);
-        };
-        match tokio::runtime::Handle::try_current() {
-            // It may be one of the runtime's own threads, which must not wait for a disk.
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
-        }
-    }
-}
-
 /// An upload into a temporary file, which is made when the first block is full: a small report costs one system thread's
 /// turn, at its end.
 #[derive(Debug)]
@@ -441,23 +374,21 @@ enum Progress {
 }
 
 impl FsUpload {
-    /// Writes the buffer and `more` to the file, then does `last` with it.
-    async fn flush<T: Send + 'static>(
+    /// What writes the buffer and `more` to the file; to be run on the thread for files.
+    fn flush(
         &mut self,
         more: Bytes,
-        last: impl FnOnce(Temporary, &FsReportStore) -> io::Result<T> + Send + 'static,
-    ) -> Result<T, ReportStoreError> {
-        let subject = subject(&self.execution, &self.name);
+    ) -> Result<impl FnOnce() -> io::Result<Temporary> + Send + 'static, ReportStoreError> {
         let progress = std::mem::replace(&mut self.progress, Progress::Failed);
         if matches!(progress, Progress::Failed) {
             return Err(ReportStoreError {
                 kind: ReportStoreErrorKind::Unavailable,
-                message: format!("{subject}: an earlier write failed"),
+                message: format!("{}: an earlier write failed", self.subject()),
             });
         }
         let buffer = std::mem::take(&mut self.buffer);
         let (store, execution) = (self.store.clone(), self.execution.clone());
-        run_blocking(subject, move || {
+        Ok(move || {
             let mut temporary = match progress {
                 Progress::Writing(temporary) => temporary,
                 Progress::Suspended(path) => path.reopen()?,
@@ -465,9 +396,20 @@ impl FsUpload {
             };
             temporary.file.write_all(&buffer)?;
             temporary.file.write_all(&more)?;
-            last(temporary, &store)
+            Ok(temporary)
         })
-        .await
+    }
+
+    /// Writes what is left and names the report.
+    async fn commit(mut self, rest: Bytes) -> Result<(), ReportStoreError> {
+        let write = self.flush(rest)?;
+        let target = self.store.execution_path(&self.execution).join(&self.name);
+        let committed = self.store.commits.commit(target, write).await;
+        committed.map_err(|error| store_error(&self.subject(), &error))
+    }
+
+    fn subject(&self) -> String {
+        subject(&self.execution, &self.name)
     }
 }
 
@@ -477,25 +419,22 @@ impl Upload for FsUpload {
             self.buffer.extend_from_slice(&bytes);
             return Ok(());
         }
-        let temporary = self.flush(bytes, |temporary, _| Ok(temporary)).await?;
-        self.progress = Progress::Writing(temporary);
+        let write = self.flush(bytes)?;
+        self.progress = Progress::Writing(run_blocking(self.subject(), write).await?);
         Ok(())
     }
 
     async fn suspend(&mut self) -> Result<(), ReportStoreError> {
         if !matches!(self.progress, Progress::Suspended(_)) || !self.buffer.is_empty() {
-            let closed = self.flush(Bytes::new(), |temporary, _| Ok(temporary.path));
-            self.progress = Progress::Suspended(closed.await?);
+            let write = self.flush(Bytes::new())?;
+            let closed = move || Ok(write()?.path);
+            self.progress = Progress::Suspended(run_blocking(self.subject(), closed).await?);
         }
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<(), ReportStoreError> {
-        let target = self.store.execution_path(&self.execution).join(&self.name);
-        self.flush(Bytes::new(), move |temporary, store| {
-            temporary.place(&target, store.durability)
-        })
-        .await
+    async fn finish(self) -> Result<(), ReportStoreError> {
+        self.commit(Bytes::new()).await
     }
 }
 
@@ -568,13 +507,7 @@ impl ReportStore for FsReportStore {
         name: &str,
         bytes: Bytes,
     ) -> Result<(), ReportStoreError> {
-        let mut upload = self.begin(execution, name).await?;
-        let target = self.execution_path(execution).join(name);
-        upload
-            .flush(bytes, move |temporary, store| {
-                temporary.place(&target, store.durability)
-            })
-            .await
+        self.begin(execution, name).await?.commit(bytes).await
     }
 
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {

@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 
 use super::Failure;
 use super::configuration::{self, Checked};
-use crate::adapter::fs_report_store::{Durability, FsReportStore};
+use crate::adapter::fs_report_store::FsReportStore;
 use crate::adapter::kube_cluster::KubeCluster;
 use crate::adapter::os_entropy::OsEntropy;
 use crate::adapter::system_clock::SystemClock;
@@ -127,9 +127,7 @@ async fn persist<T, F: Future<Output = Result<T, ClusterError>>>(
 }
 
 async fn open_reports(config: &Config) -> Result<FsReportStore, Failure> {
-    // Syncing each file by itself costs more CPU time than everything else together: `reportDurability` takes effect with
-    // the group commit. Until then a report survives a kill of the process, not a loss of power.
-    let reports = FsReportStore::new(config.report_directory.clone(), Durability::None);
+    let reports = FsReportStore::new(config.report_directory.clone(), config.report_durability);
     match reports.probe().await {
         Ok(()) => Ok(reports),
         Err(error) => {

@@ -219,7 +219,7 @@ impl<P: Ports> Controller<P> {
             Arc::clone(&self.metrics),
         );
         let admission = Arc::clone(&self.admission);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let prepared = preparation::prepare(&api, &settings, &metrics, &admission, due).await;
             Some(Event::Prepared(prepared.map(Box::new)))
         });
@@ -376,7 +376,7 @@ impl<P: Ports> Controller<P> {
             return;
         };
         let reports = self.api.ports.reports().clone();
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             if let Err(error) = reports.put(&id, summary::FILE_NAME, document).await {
                 warn!(execution_id = %id, error = %error, "execution summary not written");
             }
@@ -408,11 +408,16 @@ impl<P: Ports> Controller<P> {
 
     // Effects that call the cluster.
 
+    /// Starts a task. What calls the cluster is kilobytes of state, which `JoinSet` would move several times.
+    fn spawn(&mut self, task: impl Future<Output = Option<Event>> + Send + 'static) {
+        self.tasks.spawn(Box::pin(task));
+    }
+
     fn spawn_answer(&mut self, answer: impl Future<Output = execution::Event> + Send + 'static) {
         let Some(current) = &self.current else { return };
         let id = current.execution.id().clone();
-        self.tasks
-            .spawn(async move { Some(Event::Answer(id, answer.await)) });
+        let answer = Box::pin(answer);
+        self.spawn(async move { Some(Event::Answer(id, answer.await)) });
     }
 
     fn delete_previous(&mut self, previous: ExecutionId) {
@@ -471,7 +476,7 @@ impl<P: Ports> Controller<P> {
         let id = current.execution.id().clone();
         let reports = self.api.ports.reports().clone();
         let limit = self.settings.config.callback_body_limit.result_bytes;
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let found = stored_result::find(&reports, &id, &node, limit).await;
             Some(Event::LookedForResult {
                 execution: id,
@@ -490,7 +495,7 @@ impl<P: Ports> Controller<P> {
         let Some(current) = &self.current else { return };
         let id = current.execution.id().clone();
         let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let stored_names = pod_logs::save(api, &metrics, &id, &pod).await;
             Some(Event::LogsSaved {
                 execution: id,
@@ -641,7 +646,7 @@ impl<P: Ports> Controller<P> {
             node,
         };
         let (api, settings) = (self.api.clone(), Arc::clone(&self.settings));
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let posted = job_event::post(&api, &settings, regarding, &event).await;
             // A requester that went away asked for the event all the same.
             let _ = reply.send(posted);

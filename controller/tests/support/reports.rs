@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use controller::adapter::fs_report_store::{Durability, FsReportStore};
+use controller::adapter::fs_report_store::FsReportStore;
+use controller::config::ReportDurability;
 use controller::core::ids::ExecutionId;
 use controller::ports::report_store::{
     ReportMetadata, ReportStore, ReportStoreError, ReportStoreErrorKind, Upload,
@@ -70,7 +71,7 @@ impl Drop for TestUpload {
 impl TestReports {
     pub fn new(directory: PathBuf) -> Self {
         Self {
-            store: FsReportStore::new(directory, Durability::None),
+            store: FsReportStore::new(directory, ReportDurability::None),
             fault: Arc::default(),
             open_uploads: Arc::default(),
         }
