@@ -3,37 +3,38 @@
 //! It never waits for the cluster or the disk: effects run as tasks, and their answers come back as events. A panic in a task
 //! ends the loop, and with it the process: a dead part would leave slots hanging.
 
+mod callbacks;
+mod creation;
+mod effects;
+mod schedule;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use self::schedule::ScheduleState;
 use super::admission::Admission;
 use super::api_calls::ApiCalls;
-use super::event::{Callback, Event, PostEventError};
+use super::event::Event;
 use super::handle::ControllerHandle;
-use super::job_event::{self, Regarding};
 use super::preparation::{self, Due, Prepared};
 use super::summary_writes::SummaryWrites;
-use super::{Ports, Settings, pod_logs, pod_watch, stored_result};
-use crate::core::event_message::EventReport;
-use crate::core::execution::{self, CreateError, Effect, Execution};
+use super::{Ports, Settings, pod_watch};
+use crate::core::execution::{self, Execution};
 use crate::core::ids::ExecutionId;
-use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
-use crate::core::names;
-use crate::core::report::Results;
+use crate::core::job_pod::JobPodSpec;
 use crate::core::report_name;
-use crate::core::state::{NodeState, Trigger};
+use crate::core::state::Trigger;
 use crate::core::summary;
-use crate::core::views::PodView;
 use crate::metrics::Metrics;
 use crate::metrics::own::Decision;
 use crate::ports::clock::{Clock as _, Monotonic, Now};
-use crate::ports::cluster::{Cluster as _, PodWatchEvent};
-use crate::ports::error::{ClusterError, ClusterErrorKind};
+use crate::ports::cluster::PodWatchEvent;
+use crate::ports::error::ClusterError;
 use crate::ports::report_store::ReportStore as _;
 
 /// Events that may wait for the loop; senders wait beyond that.
@@ -70,13 +71,6 @@ struct Current {
     job_pod: Arc<JobPodSpec>,
     /// Tenths of the list that have ended, as last logged.
     logged_tenths: usize,
-}
-
-#[derive(Debug)]
-struct ScheduleState {
-    stopped: bool,
-    next: Option<Timestamp>,
-    startup: Option<Monotonic>,
 }
 
 impl<P: Ports> Controller<P> {
@@ -384,357 +378,10 @@ impl<P: Ports> Controller<P> {
         });
     }
 
-    fn carry_out(&mut self, now: Now, effects: Vec<Effect>) {
-        if effects.is_empty() {
-            return;
-        }
-        for effect in effects {
-            match effect {
-                Effect::DeletePreviousPods(previous) => self.delete_previous(previous),
-                Effect::CreatePod { index, pod_name } => self.create_pod(index, pod_name),
-                Effect::ReadPod {
-                    index,
-                    step,
-                    pod_name,
-                } => self.read_pod(index, step, pod_name),
-                Effect::LookForResult { index, step } => self.look_for_result(index, step),
-                Effect::PodEnded { pod, .. } => self.save_logs(pod),
-                Effect::NodeEnded { index } => self.node_ended(index),
-                Effect::Ended => self.ended(now),
-            }
-        }
-        self.report_progress();
-    }
-
-    // Effects that call the cluster.
-
-    /// Starts a task. What calls the cluster is kilobytes of state, which `JoinSet` would move several times.
-    fn spawn(&mut self, task: impl Future<Output = Option<Event>> + Send + 'static) {
-        self.tasks.spawn(Box::pin(task));
-    }
-
-    fn spawn_answer(&mut self, answer: impl Future<Output = execution::Event> + Send + 'static) {
-        let Some(current) = &self.current else { return };
-        let id = current.execution.id().clone();
-        let answer = Box::pin(answer);
-        self.spawn(async move { Some(Event::Answer(id, answer.await)) });
-    }
-
-    fn delete_previous(&mut self, previous: ExecutionId) {
-        let api = self.api.clone();
-        self.spawn_answer(async move {
-            let deleted = api
-                .call("delete_pods", api.cluster().delete_pods(&previous))
-                .await;
-            execution::Event::PreviousPodsDeleted {
-                execution: previous,
-                result: deleted,
-            }
-        });
-    }
-
-    fn create_pod(&mut self, index: usize, pod_name: String) {
-        let Some(current) = &self.current else { return };
-        if self.schedule.stopped {
-            debug!(
-                pod = pod_name,
-                "pod not created: the controller is shutting down"
-            );
-            return;
-        }
-        let creation = Creation {
-            index,
-            pod_name,
-            node: current.execution.nodes()[index].node().to_owned(),
-            execution: current.execution.id().clone(),
-            job_pod: Arc::clone(&current.job_pod),
-            settings: Arc::clone(&self.settings),
-        };
-        // Before the create is sent: the pod may call back before its create is answered.
-        self.admission.admit(&creation.execution, &creation.node);
-        let api = self.api.clone();
-        self.spawn_answer(creation.carry_out(api));
-    }
-
-    fn read_pod(&mut self, index: usize, step: u32, pod_name: String) {
-        let api = self.api.clone();
-        self.spawn_answer(async move {
-            let result = api.call("get_pod", api.cluster().get_pod(&pod_name)).await;
-            execution::Event::PodRead {
-                index,
-                step,
-                result,
-            }
-        });
-    }
-
-    fn look_for_result(&mut self, index: usize, step: u32) {
-        let Some(current) = &self.current else {
-            return;
-        };
-        let node = current.execution.nodes()[index].node().to_owned();
-        let id = current.execution.id().clone();
-        let reports = self.api.ports.reports().clone();
-        let limit = self.settings.config.callback_body_limit.result_bytes;
-        self.spawn(async move {
-            let found = stored_result::find(&reports, &id, &node, limit).await;
-            Some(Event::LookedForResult {
-                execution: id,
-                node,
-                index,
-                step,
-                found,
-            })
-        });
-    }
-
-    fn save_logs(&mut self, pod: PodView) {
-        if !self.settings.config.save_pod_log {
-            return;
-        }
-        let Some(current) = &self.current else { return };
-        let id = current.execution.id().clone();
-        let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
-        self.spawn(async move {
-            let stored_names = pod_logs::save(api, &metrics, &id, &pod).await;
-            Some(Event::LogsSaved {
-                execution: id,
-                node: pod.node,
-                stored_names,
-            })
-        });
-    }
-
-    // Effects that people see.
-
-    fn node_ended(&mut self, index: usize) {
-        let Some(current) = &self.current else { return };
-        let node = &current.execution.nodes()[index];
-        let id = current.execution.id();
-        let error = node.state() != NodeState::Succeeded;
-        self.metrics.processing(id, node.node(), error);
-        if let Some(duration) = node.duration() {
-            self.metrics.duration(id, node.node(), duration);
-        }
-        if let (true, Some(reason)) = (error, node.reason()) {
-            self.metrics.own().node_failed(reason);
-            info!(
-                execution_id = %id,
-                node = node.node(),
-                pod = node.pod_name(),
-                reason = reason.as_str(),
-                detail = node.message(),
-                "job pod failed"
-            );
-        } else {
-            debug!(execution_id = %id, node = node.node(), pod = node.pod_name(), "job pod succeeded");
-        }
-    }
-
-    fn report_progress(&mut self) {
-        let Some(current) = &mut self.current else {
-            return;
-        };
-        let counts = current.execution.counts();
-        for state in NodeState::ALL {
-            self.metrics
-                .own()
-                .nodes(state, counts.get(&state).copied().unwrap_or(0));
-        }
-        let (ended, nodes) = (
-            current.execution.ended_nodes(),
-            current.execution.nodes().len(),
-        );
-        let tenths = ended * 10 / nodes.max(1);
-        if tenths > current.logged_tenths && ended < nodes {
-            current.logged_tenths = tenths;
-            info!(execution_id = %current.execution.id(), ended, nodes, "execution progress");
-        }
-    }
-
-    fn ended(&mut self, now: Now) {
-        self.report_progress();
-        let Some(current) = self.current.take() else {
-            return;
-        };
-        let execution = current.execution;
-        let (state, makespan) = (execution.state(), execution.makespan().unwrap_or_default());
-        self.metrics
-            .own()
-            .execution_ended(state, makespan, now.wall);
-        info!(
-            execution_id = %execution.id(),
-            state = state.as_str(),
-            makespan_ms = u64::try_from(makespan.as_millis()).unwrap_or(u64::MAX),
-            counts = %counts_text(&execution),
-            "execution ended"
-        );
-        self.summaries.close(now.monotonic, &execution);
-        self.ended = Some(execution);
-    }
-
-    // Callbacks.
-
-    fn callback(&mut self, now: Now, callback: Callback) {
-        match callback {
-            Callback::Result {
-                execution,
-                node,
-                stored_name,
-                results,
-                reply,
-            } => {
-                self.result(now, &execution, &node, stored_name, &results);
-                // A requester that went away has its report on disk all the same.
-                let _ = reply.send(());
-            }
-            Callback::File {
-                execution,
-                node,
-                stored_name,
-            } => {
-                let stored = execution::Event::FileStored {
-                    node,
-                    name: stored_name,
-                };
-                self.tell(now, &execution, stored);
-            }
-            Callback::Event {
-                execution,
-                node,
-                event,
-                reply,
-            } => self.job_event(execution, node, event, reply),
-        }
-    }
-
     fn is_current(&self, id: &ExecutionId) -> bool {
         self.current
             .as_ref()
             .is_some_and(|current| current.execution.id() == id)
-    }
-
-    fn result(&mut self, now: Now, id: &ExecutionId, node: &str, name: String, results: &Results) {
-        self.metrics.result(id, node, results);
-        let samples = results.values().map(Vec::len).sum::<usize>();
-        let stored = execution::Event::ResultStored {
-            node: node.to_owned(),
-            name,
-            samples: u32::try_from(samples).unwrap_or(u32::MAX),
-        };
-        self.tell(now, id, stored);
-    }
-
-    fn job_event(
-        &mut self,
-        execution: ExecutionId,
-        node: String,
-        event: EventReport,
-        reply: oneshot::Sender<Result<(), PostEventError>>,
-    ) {
-        let current = self.current.as_ref().map(|current| &current.execution);
-        let run = (current.into_iter().chain(&self.ended))
-            .find(|known| *known.id() == execution)
-            .and_then(|known| known.node(&node));
-        let regarding = Regarding {
-            pod_name: run.map_or_else(
-                || names::plain_pod_name(&self.settings.config.name, &node, &execution),
-                |run| run.pod_name().to_owned(),
-            ),
-            uid: run.and_then(|run| run.pod_uid()).map(str::to_owned),
-            execution,
-            node,
-        };
-        let (api, settings) = (self.api.clone(), Arc::clone(&self.settings));
-        self.spawn(async move {
-            let posted = job_event::post(&api, &settings, regarding, &event).await;
-            // A requester that went away asked for the event all the same.
-            let _ = reply.send(posted);
-            None
-        });
-    }
-}
-
-impl ScheduleState {
-    /// The newest tick that is due, and moves on to the next one. Older ones that were missed are dropped.
-    fn take_due(
-        &mut self,
-        schedule: &crate::core::schedule::Schedule,
-        wall: Timestamp,
-    ) -> Option<Timestamp> {
-        let mut due = self.next.filter(|next| *next <= wall)?;
-        loop {
-            self.next = schedule.next_after(due);
-            match self.next {
-                Some(next) if next <= wall => due = next,
-                _ => return Some(due),
-            }
-        }
-    }
-}
-
-/// One pod to create.
-#[derive(Debug)]
-struct Creation {
-    index: usize,
-    pod_name: String,
-    node: String,
-    execution: ExecutionId,
-    job_pod: Arc<JobPodSpec>,
-    settings: Arc<Settings>,
-}
-
-impl Creation {
-    async fn carry_out<P: Ports>(self, api: ApiCalls<P>) -> execution::Event {
-        let index = self.index;
-        match self.create(api).await {
-            Ok(event) => event,
-            Err(error) => execution::Event::CreateFailed { index, error },
-        }
-    }
-
-    async fn create<P: Ports>(self, api: ApiCalls<P>) -> Result<execution::Event, CreateError> {
-        let index = self.index;
-        let pod = self.render().map_err(CreateError::Template)?;
-        match api.call("create_pod", api.cluster().create_pod(pod)).await {
-            Ok(pod) => Ok(execution::Event::Created { index, pod }),
-            Err(error) if error.kind == ClusterErrorKind::AlreadyExists => {
-                self.read_holder(api).await
-            }
-            Err(error) => Err(CreateError::Cluster(error)),
-        }
-    }
-
-    async fn read_holder<P: Ports>(
-        self,
-        api: ApiCalls<P>,
-    ) -> Result<execution::Event, CreateError> {
-        let name = &self.pod_name;
-        match api.call("get_pod", api.cluster().get_pod(name)).await {
-            Ok(holder) => Ok(execution::Event::NameHeld {
-                index: self.index,
-                holder,
-            }),
-            // Gone in between: the create is repeated.
-            Err(mut error) => {
-                error.kind = ClusterErrorKind::Unavailable;
-                Err(CreateError::Cluster(error))
-            }
-        }
-    }
-
-    fn render(&self) -> Result<k8s_openapi::api::core::v1::Pod, String> {
-        let settings = &self.settings;
-        let rendered = settings
-            .template
-            .render(&self.node, self.execution.as_str(), &settings.namespace)
-            .map_err(|error| error.to_string())?;
-        let instance = JobPodInstance {
-            pod_name: &self.pod_name,
-            node: &self.node,
-            execution_id: &self.execution,
-        };
-        Ok(job_pod(rendered, &self.job_pod, instance, |_| Vec::new()))
     }
 }
 
@@ -744,13 +391,4 @@ fn of_watch(event: PodWatchEvent) -> execution::Event {
         PodWatchEvent::Applied(pod) => execution::Event::PodSeen(pod),
         PodWatchEvent::Deleted(pod) => execution::Event::PodGone(pod),
     }
-}
-
-fn counts_text(execution: &Execution) -> String {
-    let counts = execution.counts();
-    let parts: Vec<String> = counts
-        .iter()
-        .map(|(state, count)| format!("{} {count}", state.as_str()))
-        .collect();
-    parts.join(", ")
 }

@@ -1,0 +1,212 @@
+//! What an execution asks for, carried out: calls as tasks whose answers come back as events, and what people see of it.
+
+use std::sync::Arc;
+
+use tracing::{debug, info};
+
+use super::Controller;
+use super::creation::Creation;
+use crate::core::execution::{self, Effect, Execution};
+use crate::core::ids::ExecutionId;
+use crate::core::state::NodeState;
+use crate::core::time::Now;
+use crate::core::views::PodView;
+use crate::ports::cluster::Cluster as _;
+use crate::runtime::event::Event;
+use crate::runtime::{Ports, pod_logs, stored_result};
+
+impl<P: Ports> Controller<P> {
+    pub(super) fn carry_out(&mut self, now: Now, effects: Vec<Effect>) {
+        if effects.is_empty() {
+            return;
+        }
+        for effect in effects {
+            match effect {
+                Effect::DeletePreviousPods(previous) => self.delete_previous(previous),
+                Effect::CreatePod { index, pod_name } => self.create_pod(index, pod_name),
+                Effect::ReadPod {
+                    index,
+                    step,
+                    pod_name,
+                } => self.read_pod(index, step, pod_name),
+                Effect::LookForResult { index, step } => self.look_for_result(index, step),
+                Effect::PodEnded { pod, .. } => self.save_logs(pod),
+                Effect::NodeEnded { index } => self.node_ended(index),
+                Effect::Ended => self.ended(now),
+            }
+        }
+        self.report_progress();
+    }
+
+    /// Starts a task. What calls the cluster is kilobytes of state, which `JoinSet` would move several times.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = Option<Event>> + Send + 'static) {
+        self.tasks.spawn(Box::pin(task));
+    }
+
+    fn spawn_answer(&mut self, answer: impl Future<Output = execution::Event> + Send + 'static) {
+        let Some(current) = &self.current else { return };
+        let id = current.execution.id().clone();
+        let answer = Box::pin(answer);
+        self.spawn(async move { Some(Event::Answer(id, answer.await)) });
+    }
+
+    fn delete_previous(&mut self, previous: ExecutionId) {
+        let api = self.api.clone();
+        self.spawn_answer(async move {
+            let deleted = api
+                .call("delete_pods", api.cluster().delete_pods(&previous))
+                .await;
+            execution::Event::PreviousPodsDeleted {
+                execution: previous,
+                result: deleted,
+            }
+        });
+    }
+
+    fn create_pod(&mut self, index: usize, pod_name: String) {
+        let Some(current) = &self.current else { return };
+        if self.schedule.stopped {
+            debug!(
+                pod = pod_name,
+                "pod not created: the controller is shutting down"
+            );
+            return;
+        }
+        let creation = Creation {
+            index,
+            pod_name,
+            node: current.execution.nodes()[index].node().to_owned(),
+            execution: current.execution.id().clone(),
+            job_pod: Arc::clone(&current.job_pod),
+            settings: Arc::clone(&self.settings),
+        };
+        // Before the create is sent: the pod may call back before its create is answered.
+        self.admission.admit(&creation.execution, &creation.node);
+        let api = self.api.clone();
+        self.spawn_answer(creation.carry_out(api));
+    }
+
+    fn read_pod(&mut self, index: usize, step: u32, pod_name: String) {
+        let api = self.api.clone();
+        self.spawn_answer(async move {
+            let result = api.call("get_pod", api.cluster().get_pod(&pod_name)).await;
+            execution::Event::PodRead {
+                index,
+                step,
+                result,
+            }
+        });
+    }
+
+    fn look_for_result(&mut self, index: usize, step: u32) {
+        let Some(current) = &self.current else {
+            return;
+        };
+        let node = current.execution.nodes()[index].node().to_owned();
+        let id = current.execution.id().clone();
+        let reports = self.api.ports.reports().clone();
+        let limit = self.settings.config.callback_body_limit.result_bytes;
+        self.spawn(async move {
+            let found = stored_result::find(&reports, &id, &node, limit).await;
+            Some(Event::LookedForResult {
+                execution: id,
+                node,
+                index,
+                step,
+                found,
+            })
+        });
+    }
+
+    fn save_logs(&mut self, pod: PodView) {
+        if !self.settings.config.save_pod_log {
+            return;
+        }
+        let Some(current) = &self.current else { return };
+        let id = current.execution.id().clone();
+        let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
+        self.spawn(async move {
+            let stored_names = pod_logs::save(api, &metrics, &id, &pod).await;
+            Some(Event::LogsSaved {
+                execution: id,
+                node: pod.node,
+                stored_names,
+            })
+        });
+    }
+
+    fn node_ended(&mut self, index: usize) {
+        let Some(current) = &self.current else { return };
+        let node = &current.execution.nodes()[index];
+        let id = current.execution.id();
+        let error = node.state() != NodeState::Succeeded;
+        self.metrics.processing(id, node.node(), error);
+        if let Some(duration) = node.duration() {
+            self.metrics.duration(id, node.node(), duration);
+        }
+        if let (true, Some(reason)) = (error, node.reason()) {
+            self.metrics.own().node_failed(reason);
+            info!(
+                execution_id = %id,
+                node = node.node(),
+                pod = node.pod_name(),
+                reason = reason.as_str(),
+                detail = node.message(),
+                "job pod failed"
+            );
+        } else {
+            debug!(execution_id = %id, node = node.node(), pod = node.pod_name(), "job pod succeeded");
+        }
+    }
+
+    fn report_progress(&mut self) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let counts = current.execution.counts();
+        for state in NodeState::ALL {
+            self.metrics
+                .own()
+                .nodes(state, counts.get(&state).copied().unwrap_or(0));
+        }
+        let (ended, nodes) = (
+            current.execution.ended_nodes(),
+            current.execution.nodes().len(),
+        );
+        let tenths = ended * 10 / nodes.max(1);
+        if tenths > current.logged_tenths && ended < nodes {
+            current.logged_tenths = tenths;
+            info!(execution_id = %current.execution.id(), ended, nodes, "execution progress");
+        }
+    }
+
+    fn ended(&mut self, now: Now) {
+        self.report_progress();
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        let execution = current.execution;
+        let (state, makespan) = (execution.state(), execution.makespan().unwrap_or_default());
+        self.metrics
+            .own()
+            .execution_ended(state, makespan, now.wall);
+        info!(
+            execution_id = %execution.id(),
+            state = state.as_str(),
+            makespan_ms = u64::try_from(makespan.as_millis()).unwrap_or(u64::MAX),
+            counts = %counts_text(&execution),
+            "execution ended"
+        );
+        self.summaries.close(now.monotonic, &execution);
+        self.ended = Some(execution);
+    }
+}
+
+fn counts_text(execution: &Execution) -> String {
+    let counts = execution.counts();
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(state, count)| format!("{} {count}", state.as_str()))
+        .collect();
+    parts.join(", ")
+}
