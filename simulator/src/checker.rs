@@ -58,6 +58,16 @@ pub struct Checker {
     pods: BTreeMap<Arc<str>, Known>,
     executions: BTreeMap<ExecutionId, Seen>,
     running: usize,
+    peaks: Peaks,
+}
+
+/// The most that there ever was at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Peaks {
+    /// Job pods that had not ended.
+    pub running: usize,
+    /// Job pods that the API server stored, ended ones included.
+    pub stored: usize,
 }
 
 fn has_ended(phase: PodPhase) -> bool {
@@ -91,7 +101,14 @@ impl Checker {
             pods: BTreeMap::new(),
             executions: BTreeMap::new(),
             running: 0,
+            peaks: Peaks::default(),
         }
+    }
+
+    /// The most that there ever was at once.
+    #[must_use]
+    pub fn peaks(&self) -> Peaks {
+        self.peaks
     }
 
     /// What was seen of an execution.
@@ -152,6 +169,8 @@ impl Checker {
             phase: pod.phase,
         };
         self.pods.insert(Arc::clone(pod.uid), known);
+        self.peaks.running = self.peaks.running.max(self.running);
+        self.peaks.stored = self.peaks.stored.max(self.pods.len());
         if has_ended(pod.phase) {
             self.ended(&execution, pod.phase);
         }

@@ -27,6 +27,7 @@ use crate::state::{
     DeleteOptions, ListOptions, Object, Row, Selector, State, Status, Stored, Target, WatchCursor,
     WatchEvent, WatchFrom, WriteOptions, resource,
 };
+use crate::traffic::Traffic;
 
 /// Events taken from the watch under one lock of the state.
 const EVENTS_AT_ONCE: usize = 256;
@@ -37,6 +38,7 @@ pub struct SimCluster {
     api: ApiServer,
     namespace: Arc<str>,
     owner: Arc<str>,
+    traffic: Traffic,
 }
 
 impl SimCluster {
@@ -47,7 +49,14 @@ impl SimCluster {
             api,
             namespace: namespace.into(),
             owner: owner.into(),
+            traffic: Traffic::default(),
         }
+    }
+
+    /// What is asked through this port and its clones.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 
     fn target<'a>(&'a self, row: &'static Row, name: &'a str) -> Target<'a> {
@@ -59,11 +68,13 @@ impl SimCluster {
     }
 
     fn get(&self, row: &'static Row, name: &str) -> Result<Arc<Stored>, ClusterError> {
+        self.traffic.request("get", row.plural);
         let found = self.api.read(|state| state.get(self.target(row, name)));
         found.map_err(|status| error_of(&status))
     }
 
     fn create(&self, row: &'static Row, object: Value) -> Result<Arc<Stored>, ClusterError> {
+        self.traffic.request("create", row.plural);
         let now = self.api.now();
         let target = self.target(row, "");
         let created = self
@@ -79,6 +90,7 @@ impl SimCluster {
             ..ListOptions::default()
         };
         let list = state.list(&resource::PODS, &options)?;
+        self.traffic.list(resource::PODS.plural, list.items.len());
         Ok(list.items.iter().map(|pod| pod_view(pod)).collect())
     }
 }
@@ -193,6 +205,7 @@ impl Watch {
             if events.is_empty() && self.changes.changed().await.is_err() {
                 return Err(gone());
             }
+            self.cluster.traffic.watch_events(events.len());
             for event in events {
                 match event {
                     WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
@@ -213,6 +226,7 @@ impl Watch {
         let cluster = &self.cluster;
         let begun = cluster.api.read(|state| {
             let pods = cluster.pods_of_owner(state)?;
+            cluster.traffic.request("watch", resource::PODS.plural);
             let from = WatchFrom::Version(state.version());
             let space = Some(&*cluster.namespace);
             Ok((
@@ -230,10 +244,12 @@ impl Cluster for SimCluster {
     type LogStream = Iter<std::option::IntoIter<Result<Bytes, ClusterError>>>;
 
     async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
-        Ok(self.api.read(|state| {
+        let nodes: Vec<NodeView> = self.api.read(|state| {
             let nodes = state.iter(&resource::NODES, None);
             nodes.map(|node| node_view(node)).collect()
-        }))
+        });
+        self.traffic.list(resource::NODES.plural, nodes.len());
+        Ok(nodes)
     }
 
     async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
@@ -264,6 +280,7 @@ impl Cluster for SimCluster {
     }
 
     async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
+        (self.traffic).request("deletecollection", resource::PODS.plural);
         let now = self.api.now();
         let selected = ListOptions {
             namespace: Some(&self.namespace),
@@ -280,6 +297,7 @@ impl Cluster for SimCluster {
     }
 
     async fn pod_log(&self, pod: &str, container: &str) -> Result<Self::LogStream, ClusterError> {
+        self.traffic.request("get", "pods/log");
         let text = self.api.read(|state| {
             let log = state.pod_log(&self.namespace, pod, Some(container))?;
             Ok(Bytes::copy_from_slice(log.text.as_bytes()))

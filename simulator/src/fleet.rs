@@ -24,7 +24,7 @@ use crate::apiserver::ApiServer;
 use crate::callback::{Attempt, Persistence, Transport, post};
 use crate::job::{self, Gauges, Post};
 use crate::kubelet::{self, Exit, Lifecycle, Report, Sighting, Step};
-use crate::node;
+use crate::node::{self, NodeShape};
 use crate::rng::{Seed, Stream};
 use crate::state::{
     DeleteOptions, Part, Selector, State, Stored, Target, WatchCursor, WatchEvent, WatchFrom,
@@ -52,14 +52,18 @@ pub struct FleetOptions {
     pub seed: Seed,
 }
 
-/// Creates the Node objects `node-1` to `node-<count>`.
+/// Creates the Node objects `node-1` to `node-<count>`, each of this shape.
 ///
 /// # Errors
 /// The API server's, where one of that name is there already.
-pub fn create_nodes(api: &ApiServer, count: u32) -> Result<(), crate::state::Status> {
+pub fn create_nodes(
+    api: &ApiServer,
+    count: u32,
+    shape: &NodeShape,
+) -> Result<(), crate::state::Status> {
     let now = api.now();
     for number in 1..=count {
-        let object = node::object(number, now);
+        let object = node::object(number, now, shape);
         let target = Target::cluster(&resource::NODES, "");
         api.with_state(|state| state.create(now, target, object, WriteOptions::default()))?;
     }

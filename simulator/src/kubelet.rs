@@ -73,7 +73,14 @@ impl Lifecycle {
     /// 1, ends `Failed`.
     #[must_use]
     pub fn steady(lifetime: Duration, failure_share: f64) -> Self {
-        let whole = u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX);
+        Self::spread(lifetime, lifetime, failure_share)
+    }
+
+    /// As [`Self::steady`], but each pod lives for any time from `least` to `most`, all equally likely.
+    #[must_use]
+    pub fn spread(least: Duration, most: Duration, failure_share: f64) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let (whole, ends) = (millis(least), (millis(least), millis(most)));
         let (failed, succeeded) = weights(failure_share);
         // A container starts within a second however long it then runs.
         let started = |percent: u64| (whole.saturating_mul(percent) / 100).min(10 * percent);
@@ -82,9 +89,16 @@ impl Lifecycle {
             stage(Step::Accepted, (0, 0), 1, Step::Creating),
             stage(Step::Creating, (started(5), started(20)), 1, Step::Running),
             stage(Step::Running, (posted(30), posted(60)), 1, Step::Posting),
-            stage(Step::Posting, (whole, whole), succeeded, Step::Succeeded),
-            stage(Step::Posting, (whole, whole), failed, Step::Failed),
+            stage(Step::Posting, ends, succeeded, Step::Succeeded),
+            stage(Step::Posting, ends, failed, Step::Failed),
         ])
+    }
+
+    /// The longest that a pod may live.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        let longest = self.0.iter().map(|stage| stage.delay_ms_max).max();
+        Duration::from_millis(longest.unwrap_or_default())
     }
 
     /// Pods of one job that differ: they live for half to twice `lifetime`, one in fifty crashes before it posts, and a
@@ -372,6 +386,17 @@ mod tests {
             assert_eq!(due[3], Duration::from_millis(2_500));
             assert!(last.is_end());
         }
+    }
+
+    #[test]
+    fn pods_of_a_spread_live_within_it_and_not_all_alike() {
+        let (least, most) = (Duration::from_secs(20), Duration::from_mins(1));
+        let lifecycle = Lifecycle::spread(least, most, 0.0);
+        assert_eq!(lifecycle.longest(), most);
+        let lives: std::collections::BTreeSet<Duration> = (0..100)
+            .map(|pod| play(&lifecycle, &format!("pod-{pod}")).0[3])
+            .collect();
+        assert!(lives.len() > 90 && lives.iter().all(|life| (least..=most).contains(life)));
     }
 
     #[test]

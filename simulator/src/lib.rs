@@ -21,4 +21,5 @@ pub mod routing;
 pub mod run;
 pub mod serve;
 pub mod state;
+pub mod traffic;
 pub mod world;

@@ -2,6 +2,8 @@
 //!
 //! Everything follows from the node's number, so that two runs have the same nodes.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -18,6 +20,25 @@ const LEASE_SECONDS: u32 = 40;
 
 /// Images on a node: a kubelet reports at most 50 (`nodeStatusMaxImages`).
 const IMAGES: u32 = 50;
+
+/// What the nodes of a cluster have in common beside what all fake nodes have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeShape {
+    /// Further labels.
+    pub labels: BTreeMap<String, String>,
+    /// How many images each reports. They are most of a node's size; nothing but a reader of whole nodes needs them.
+    pub images: u32,
+}
+
+/// As large as a real node, without further labels.
+impl Default for NodeShape {
+    fn default() -> Self {
+        Self {
+            labels: BTreeMap::new(),
+            images: IMAGES,
+        }
+    }
+}
 
 const KUBELET_VERSION: &str = "v1.35.0";
 
@@ -51,9 +72,9 @@ pub fn pod_ip(count: u32) -> String {
 
 /// The Node object of node `number`, Ready since `now`.
 #[must_use]
-pub fn object(number: u32, now: Timestamp) -> Value {
+pub fn object(number: u32, now: Timestamp, shape: &NodeShape) -> Value {
     let name = name(number);
-    json!({
+    let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
@@ -79,11 +100,15 @@ pub fn object(number: u32, now: Timestamp) -> Value {
             "podCIDRs": [format!("10.{}.{}.0/24", 128 + (number >> 8) % 128, number % 256)],
             "providerID": format!("sim:///{name}"),
         },
-        "status": status(number, now),
-    })
+        "status": status(number, now, shape.images),
+    });
+    for (label, value) in &shape.labels {
+        node["metadata"]["labels"][label] = value.as_str().into();
+    }
+    node
 }
 
-fn status(number: u32, now: Timestamp) -> Value {
+fn status(number: u32, now: Timestamp, image_count: u32) -> Value {
     json!({
         "capacity": {
             "cpu": "4", "ephemeral-storage": "83872748Ki", "hugepages-1Gi": "0", "hugepages-2Mi": "0",
@@ -111,7 +136,7 @@ fn status(number: u32, now: Timestamp) -> Value {
             "operatingSystem": "linux",
             "architecture": "amd64",
         },
-        "images": images(),
+        "images": images(image_count),
     })
 }
 
@@ -156,7 +181,7 @@ fn conditions(now: Timestamp) -> Value {
 }
 
 /// The images of a node: each known by digest and by tag, as a kubelet lists them.
-fn images() -> Value {
+fn images(count: u32) -> Value {
     let image = |index: u32| {
         let digest = format!("{index:064x}");
         json!({
@@ -167,7 +192,7 @@ fn images() -> Value {
             "sizeBytes": 20_000_000 + u64::from(index) * 1_048_576,
         })
     };
-    (0..IMAGES).map(image).collect()
+    (0..count).map(image).collect()
 }
 
 /// The Lease by which the kubelet of node `number` says that it lives.
@@ -203,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_node_is_as_large_as_a_real_one_and_one_the_api_types_can_read() {
-        let node = object(7, now());
+        let node = object(7, now(), &NodeShape::default());
         let bytes = serde_json::to_vec(&node).unwrap().len();
         assert!((11_000..=14_000).contains(&bytes), "{bytes}");
         let typed: k8s_openapi::api::core::v1::Node = serde_json::from_value(node).unwrap();

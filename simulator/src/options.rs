@@ -1,14 +1,16 @@
 //! The options that the commands share, and how they are said on the first line of a run.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::Args;
+use controller::config::PoolSize;
 
 use crate::kubelet::Lifecycle;
 
-/// The longest a pod may live, in seconds: a year. Beyond it, a typo is likelier.
-const POD_SECONDS_MAX: f64 = 365.0 * 24.0 * 3600.0;
+/// The longest of all times, in seconds: a year. Beyond it, a typo is likelier.
+const SECONDS_MAX: f64 = 365.0 * 24.0 * 3600.0;
 
 /// How fake pods live.
 #[derive(Debug, Clone, Copy, Args)]
@@ -17,7 +19,8 @@ pub struct PodOptions {
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
 
-    /// Seconds from a pod's creation to its end, the time it is Pending included; fractions are allowed
+    /// Seconds from a pod's creation to its end, the time it is Pending included: 40, 0.5, or 20..60 for pods that take any
+    /// time from 20 to 60 s
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     pub pod_seconds: PodSeconds,
 
@@ -30,7 +33,8 @@ impl PodOptions {
     /// The stages of these pods.
     #[must_use]
     pub fn lifecycle(&self) -> Lifecycle {
-        Lifecycle::steady(self.pod_seconds.0, self.failure_share)
+        let PodSeconds { least, most } = self.pod_seconds;
+        Lifecycle::spread(least, most, self.failure_share)
     }
 }
 
@@ -39,26 +43,87 @@ impl fmt::Display for PodOptions {
         write!(
             f,
             "--seed {} --pod-seconds {} --failure-share {}",
-            self.seed,
-            self.pod_seconds.0.as_secs_f64(),
-            self.failure_share
+            self.seed, self.pod_seconds, self.failure_share
         )
     }
 }
 
-/// The lifetime of a pod.
+/// The lifetime of a pod: any time from `least` to `most`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PodSeconds(pub Duration);
+pub struct PodSeconds {
+    /// The shortest; more than zero.
+    pub least: Duration,
+    /// The longest; at least `least`.
+    pub most: Duration,
+}
+
+impl PodSeconds {
+    /// The mean of all that are possible.
+    #[must_use]
+    pub fn mean(self) -> Duration {
+        (self.least + self.most) / 2
+    }
+
+    /// The least time in which a pool can run the pods of these nodes: whole rounds where all pods take equally long. Else
+    /// it is an estimate, by the mean: the drawn times are not known beforehand.
+    #[must_use]
+    pub fn ideal(self, nodes: u32, pool: NonZeroU32) -> Duration {
+        if self.least == self.most {
+            self.most.saturating_mul(nodes.div_ceil(pool.get()))
+        } else {
+            (self.mean().saturating_mul(nodes) / pool.get()).max(self.most)
+        }
+    }
+}
+
+/// As `--pod-seconds` takes it.
+impl fmt::Display for PodSeconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.least.as_secs_f64())?;
+        if self.most > self.least {
+            write!(f, "..{}", self.most.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
 
 fn parse_seconds(text: &str) -> Result<PodSeconds, String> {
-    let seconds: f64 = text
-        .parse()
-        .map_err(|_| "not a number of seconds".to_owned())?;
-    if seconds > 0.0 && seconds <= POD_SECONDS_MAX {
-        Ok(PodSeconds(Duration::from_secs_f64(seconds)))
-    } else {
-        Err("wanted: more than 0, at most a year".to_owned())
+    let (least, most) = text.split_once("..").unwrap_or((text, text));
+    match (parse_duration(least), parse_duration(most)) {
+        (Ok(least), Ok(most)) if least <= most => Ok(PodSeconds { least, most }),
+        (Ok(_), Ok(_)) => Err(format!("the shorter time first: {most}..{least}")),
+        (Err(wanted), _) | (_, Err(wanted)) => Err(format!("{wanted}, or a range of them: 20..60")),
     }
+}
+
+/// A time in seconds.
+///
+/// # Errors
+/// What is wanted instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let seconds: Option<f64> = text.trim().parse().ok();
+    let seconds = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= SECONDS_MAX);
+    let wanted = || "wanted: seconds, more than 0 and at most a year, as in 40 or 0.5".to_owned();
+    seconds.map(Duration::from_secs_f64).ok_or_else(wanted)
+}
+
+/// The size of a pool: a number, or a share of the nodes.
+///
+/// # Errors
+/// What is wanted instead.
+pub fn parse_pool(text: &str) -> Result<PoolSize, String> {
+    let pool = match text.strip_suffix('%') {
+        Some(percent) => percent
+            .parse()
+            .ok()
+            .filter(|percent| (1..=100).contains(percent))
+            .map(PoolSize::Percent),
+        None => text.parse().ok().map(PoolSize::Count),
+    };
+    pool.ok_or_else(|| {
+        "wanted: job pods at once, 1 or more, as in 500, or a share of the nodes from 1% to 100%"
+            .to_owned()
+    })
 }
 
 fn parse_share(text: &str) -> Result<f64, String> {
@@ -74,14 +139,45 @@ fn parse_share(text: &str) -> Result<f64, String> {
 mod tests {
     use super::*;
 
+    fn seconds(least_ms: u64, most_ms: u64) -> PodSeconds {
+        let [least, most] = [least_ms, most_ms].map(Duration::from_millis);
+        PodSeconds { least, most }
+    }
+
     #[test]
-    fn fractions_of_seconds_are_allowed_and_nonsense_is_not() {
-        assert_eq!(
-            parse_seconds("0.25"),
-            Ok(PodSeconds(Duration::from_millis(250)))
-        );
-        for wrong in ["0", "-1", "inf", "nan", "two", "1e12"] {
+    fn fractions_and_ranges_of_seconds_are_allowed_and_nonsense_is_not() {
+        assert_eq!(parse_seconds("0.25"), Ok(seconds(250, 250)));
+        assert_eq!(parse_seconds("20..60"), Ok(seconds(20_000, 60_000)));
+        for wrong in [
+            "0", "-1", "inf", "nan", "two", "1e12", "", "..", "2..", "..2", "60..20", "1..inf",
+        ] {
             assert!(parse_seconds(wrong).is_err(), "{wrong}");
+        }
+        for text in ["0.25", "20..60"] {
+            assert_eq!(parse_seconds(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_ideal_is_in_whole_rounds_and_by_the_mean_where_pods_differ() {
+        let pool = NonZeroU32::new(10).unwrap();
+        assert_eq!(
+            seconds(4_000, 4_000).ideal(21, pool),
+            Duration::from_secs(12)
+        );
+        assert_eq!(
+            seconds(2_000, 6_000).ideal(21, pool),
+            Duration::from_millis(8_400)
+        );
+        assert_eq!(seconds(2_000, 6_000).ideal(1, pool), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn a_pool_is_a_number_or_a_share_of_the_nodes() {
+        assert_eq!(parse_pool("10%"), Ok(PoolSize::Percent(10)));
+        assert_eq!(parse_pool("7").unwrap().of(1).get(), 7);
+        for wrong in ["0", "-1", "0%", "101%", "ten", "%", "1.5"] {
+            assert!(parse_pool(wrong).unwrap_err().contains("1%"), "{wrong}");
         }
     }
 

@@ -24,6 +24,20 @@ pub struct MemoryReportStore {
     clock: SimClock,
 }
 
+/// File systems give a file whole blocks of this size, by default of ext4 and xfs.
+const BLOCK_BYTES: u64 = 4096;
+
+/// What reports take on disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// How many files.
+    pub files: u64,
+    /// Their lengths together.
+    pub bytes: u64,
+    /// The same in whole blocks of 4 KiB a file.
+    pub allocated_bytes: u64,
+}
+
 #[derive(Debug, Default)]
 struct Shelves {
     executions: BTreeMap<ExecutionId, BTreeMap<String, Report>>,
@@ -55,6 +69,21 @@ impl MemoryReportStore {
         let shelves = self.shelves();
         let report = shelves.executions.get(execution)?.get(name)?;
         Some(report.bytes.clone())
+    }
+
+    /// What the reports of an execution take.
+    #[must_use]
+    pub fn usage(&self, execution: &ExecutionId) -> Usage {
+        let shelves = self.shelves();
+        let kept = shelves.executions.get(execution);
+        let mut usage = Usage::default();
+        for report in kept.into_iter().flat_map(BTreeMap::values) {
+            let bytes = report.bytes.len() as u64;
+            usage.files += 1;
+            usage.bytes += bytes;
+            usage.allocated_bytes += bytes.next_multiple_of(BLOCK_BYTES);
+        }
+        usage
     }
 
     /// How many executions have a directory.
@@ -283,6 +312,19 @@ mod tests {
         }
         let missing = store.read(&id, "b", 0, 1).await.err().unwrap();
         assert_eq!(missing.kind, ReportStoreErrorKind::NotFound);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn usage_is_the_lengths_and_the_blocks_of_every_file() {
+        let (store, id) = (store(), execution());
+        store.put(&id, "a", vec![0; 4096].into()).await.unwrap();
+        store.put(&id, "b", "x".into()).await.unwrap();
+        let expected = Usage {
+            files: 2,
+            bytes: 4097,
+            allocated_bytes: 8192,
+        };
+        assert_eq!(store.usage(&id), expected);
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{OverHttp, Persistence};
 use crate::clock::SimClock;
 use crate::fleet::{Fleet, FleetOptions, create_nodes, renew_leases};
+use crate::node::NodeShape;
 use crate::options::PodOptions;
 use crate::rng::Seed;
 use crate::routing::{self, Route, SERVICE_NAME_LABEL};
@@ -85,7 +86,8 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         ..state::Options::default()
     });
     let api = ApiServer::new(state, clock.of_api_server());
-    create_nodes(&api, options.nodes).map_err(|status| anyhow::anyhow!(status.message))?;
+    create_nodes(&api, options.nodes, &NodeShape::default())
+        .map_err(|status| anyhow::anyhow!(status.message))?;
 
     let mut parts = JoinSet::new();
     parts.spawn(expire_events(api.clone()));

@@ -7,49 +7,57 @@
 mod record;
 mod scenario;
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::config::pod_template::PodTemplate;
-use controller::config::{self, EnvironmentDefaults};
 use controller::core::ids::ExecutionId;
-use controller::core::state::NodeState;
+use controller::core::state::{NodeState, Reason};
 use controller::core::summary::{self, ExecutionSummary};
 use controller::http;
 use controller::metrics::Metrics;
 use controller::ports::clock::Clock as _;
 use controller::runtime::controller::Controller;
 use controller::runtime::{PortSet, Settings};
+use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+pub use self::record::Answers;
 use self::record::{Observed, Record, Recorded};
-pub use self::scenario::END_BOUND;
-use self::scenario::{NAME, NAMESPACE, POD_TEMPLATE, REPORT_HISTORY, SERIES_PER_NODE};
+pub use self::scenario::Scenario;
+use self::scenario::{NAMESPACE, POD_IP, between};
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{InProcess, Persistence};
-use crate::checker::Violation;
+use crate::checker::{Peaks, Violation};
 use crate::clock::SimClock;
 use crate::cluster::SimCluster;
 use crate::fleet::{Fleet, FleetOptions, create_nodes};
 use crate::kubelet::Lifecycle;
-use crate::report_store::MemoryReportStore;
+use crate::node::NodeShape;
+use crate::report_store::{MemoryReportStore, Usage};
 use crate::rng::{Seed, SimEntropy};
 use crate::state::{self, State};
+use crate::traffic::{Counts, Traffic};
 
 /// How often the end of an execution is looked for, in virtual time.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// What may come on top of an execution's pods: posts that are repeated for a minute, calls that wait.
+const GRACE: Duration = Duration::from_mins(10);
+
+/// After the last execution, so that what follows an end (logs, the last summary) is counted too.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// What a world is made of. The same options give the same run.
 #[derive(Debug, Clone)]
 pub struct WorldOptions {
-    /// How many nodes there are.
+    /// How many nodes there are. All are eligible.
     pub nodes: u32,
-    /// Slots of the controller's pool.
-    pub pool: NonZeroU32,
-    /// Hourly executions to run.
+    /// What the controller is told.
+    pub scenario: Scenario,
+    /// Executions to run, one each time that the configuration's schedule says; fewer where it has no more.
     pub executions: u32,
     /// How the pods live.
     pub lifecycle: Lifecycle,
@@ -81,6 +89,27 @@ pub struct Outcome {
     pub events: u64,
     /// Its digest.
     pub digest: String,
+    /// The most job pods at once.
+    pub peaks: Peaks,
+    /// What the controller asked of the API server.
+    pub traffic: Counts,
+    /// What the controller's callback answered, by the kind of the post.
+    pub answers: BTreeMap<&'static str, Answers>,
+    /// What the reports of the last execution take.
+    pub reports: Usage,
+    /// What a scrape gets at the end.
+    pub scrape: Scrape,
+}
+
+/// The controller's metrics as Prometheus reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scrape {
+    /// Series, the controller's own included.
+    pub series: u64,
+    /// Bytes of text.
+    pub bytes: u64,
+    /// The same series once as many executions have run as are exported.
+    pub series_in_time: u64,
 }
 
 /// Why a run ended early.
@@ -121,7 +150,7 @@ pub struct Progress {
 /// The first invariant that does not hold, or an execution that does not end in time.
 ///
 /// # Panics
-/// Where the runtime cannot be built, or the world's own configuration is wrong.
+/// Where the runtime cannot be built.
 pub fn simulate(
     options: &WorldOptions,
     progress: impl FnMut(Progress),
@@ -135,9 +164,15 @@ pub fn simulate(
 }
 
 struct World {
+    nodes: u32,
     executions: u32,
+    scenario: Scenario,
+    /// Within this time every pod has ended that a pool full of the slowest can bring to its end.
+    bound: Duration,
     clock: SimClock,
     store: MemoryReportStore,
+    metrics: Arc<Metrics>,
+    traffic: Traffic,
     record: Record,
     running: JoinSet<()>,
 }
@@ -145,30 +180,38 @@ struct World {
 impl World {
     fn new(options: &WorldOptions) -> Self {
         let seed = Seed::of_run(options.seed);
-        let clock = SimClock::starting_at(scenario::start());
+        let scenario = options.scenario.clone();
+        let config = &scenario.config;
+        let clock = SimClock::starting_at(scenario.start);
         let state = State::new(&state::Options {
             seed: options.seed,
             now: clock.wall(),
             ..state::Options::default()
         });
         let api = ApiServer::new(state, clock.of_api_server());
-        create_nodes(&api, options.nodes).expect("an empty cluster takes the nodes");
-        let config_yaml = scenario::config_yaml(options);
-        scenario::create_objects(&api, &config_yaml);
+        let shape = NodeShape {
+            labels: config.job_node_selector.clone(),
+            // Nothing in this process reads them.
+            images: 0,
+        };
+        create_nodes(&api, options.nodes, &shape).expect("an empty cluster takes the nodes");
+        scenario.create_objects(&api);
 
-        let config = config::parse(&config_yaml, &EnvironmentDefaults::default());
-        let (config, _warnings) = config.expect("the world's own configuration is valid");
-        let metrics = Arc::new(Metrics::new(&config));
+        let metrics = Arc::new(Metrics::new(config));
         let store = MemoryReportStore::new(clock.clone());
+        let history = config.report_history.get() as usize;
         let observed = Observed {
             clock: clock.clone(),
             store: store.clone(),
             metrics: Arc::clone(&metrics),
-            series_bound: options.nodes as usize * SERIES_PER_NODE * REPORT_HISTORY as usize,
+            series_bound: options.nodes as usize * scenario.series_per_node() * history,
         };
-        let record = Record::new(options.pool, observed);
+        let pool = scenario.pool(options.nodes);
+        let record = Record::new(pool, observed);
+        let cluster = SimCluster::new(api.clone(), NAMESPACE, &config.name);
+        let traffic = cluster.traffic();
         let ports = PortSet {
-            cluster: SimCluster::new(api.clone(), NAMESPACE, NAME),
+            cluster,
             reports: store.clone(),
             clock: clock.clone(),
             entropy: SimEntropy::new(seed.stream("controller")),
@@ -177,7 +220,7 @@ impl World {
         let mut running = JoinSet::new();
         // The record first: of what happens at one moment it hears before anybody acts on it.
         running.spawn(record.clone().follow_pods(api.clone()));
-        let (callback, controller) = controller(config, ports, metrics);
+        let (callback, controller) = controller(&scenario, ports, Arc::clone(&metrics));
         let transport = Recorded {
             inner: callback,
             record: record.clone(),
@@ -191,19 +234,29 @@ impl World {
         running.spawn(expire_events(api.clone()));
         running.spawn(Fleet::new(api, transport, fleet_options).run());
         running.spawn(controller.run());
+        let rounds = options.nodes.div_ceil(pool.get());
         Self {
+            nodes: options.nodes,
             executions: options.executions,
+            bound: (options.lifecycle.longest().saturating_mul(rounds)).saturating_add(GRACE),
+            scenario,
             clock,
             store,
+            metrics,
+            traffic,
             record,
             running,
         }
     }
 
     async fn run(mut self, mut progress: impl FnMut(Progress)) -> Result<Outcome, Failure> {
+        let count = self.executions as usize;
+        let ticks: Vec<Timestamp> = self.scenario.ticks().take(count).collect();
         let mut executions = Vec::new();
-        for number in 0..self.executions {
-            match self.run_execution(number, &mut progress).await {
+        for (number, due) in ticks.iter().enumerate() {
+            // One that is still in progress when the next is due would make that one be dropped.
+            let next = ticks.get(number + 1);
+            match self.run_execution(*due, next, &mut progress).await {
                 Ok(outcome) => executions.push(outcome),
                 Err(violation) => {
                     return Err(Failure {
@@ -213,30 +266,52 @@ impl World {
                 }
             }
         }
+        let virtual_time = self.clock.monotonic().0;
+        sleep(SETTLE).await;
         let (events, digest) = self.record.digest();
+        let last = executions
+            .last()
+            .map(|execution| self.store.usage(&execution.id));
         Ok(Outcome {
             executions,
-            virtual_time: self.clock.monotonic().0,
+            virtual_time,
             events,
             digest,
+            peaks: self.record.peaks(),
+            traffic: self.traffic.counts(),
+            answers: self.record.answers(),
+            reports: last.unwrap_or_default(),
+            scrape: self.scrape(),
         })
     }
 
-    /// Waits for the end of an execution, and checks that it ended as it should have.
+    fn scrape(&self) -> Scrape {
+        let text = self.metrics.render();
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let own = |line: &&str| !line.contains("executionID=\"");
+        let forecast = self.metrics.forecast(self.nodes as usize);
+        Scrape {
+            series: series.clone().count() as u64,
+            bytes: text.len() as u64,
+            series_in_time: series.filter(own).count() as u64 + forecast.series(),
+        }
+    }
+
+    /// Waits for the end of the execution that is due then, and checks that it ended as it should have, before the next one.
     async fn run_execution(
         &mut self,
-        number: u32,
+        due: Timestamp,
+        next: Option<&Timestamp>,
         progress: &mut impl FnMut(Progress),
     ) -> Result<ExecutionOutcome, Violation> {
-        let due = scenario::tick(number);
-        let id = ExecutionId::of_minute(due);
-        let wait = due.duration_since(self.clock.wall());
-        sleep(wait.try_into().unwrap_or_default()).await;
-        match timeout(END_BOUND, self.await_end(&id, progress)).await {
+        let id = self.scenario.id(due);
+        sleep(between(self.clock.wall(), due)).await;
+        let bound = next.map_or(self.bound, |next| between(due, *next));
+        match timeout(bound, self.await_end(&id, progress)).await {
             Ok(summary) => self.check_end(id, &summary?),
             Err(_) => Err(format!(
                 "execution {id} has not ended within {} s",
-                END_BOUND.as_secs()
+                bound.as_secs_f64()
             )),
         }
     }
@@ -262,8 +337,8 @@ impl World {
                 ended: self.record.ended(),
                 virtual_time: self.clock.monotonic().0,
             });
-            // The document is as large as the cluster: it is read only when nothing runs any more.
-            if self.record.seen(id, |seen| seen.running == 0) == Some(true)
+            // The document is as large as the cluster: it is read only when nothing runs, or nothing ever did.
+            if self.record.seen(id, |seen| seen.running == 0) != Some(false)
                 && let Some(bytes) = self.store.get(id, summary::FILE_NAME)
             {
                 let summary: ExecutionSummary =
@@ -283,9 +358,15 @@ impl World {
     ) -> Result<ExecutionOutcome, Violation> {
         self.record.check_series()?;
         let kept = self.store.execution_count();
-        if kept > REPORT_HISTORY as usize {
+        let history = self.scenario.config.report_history;
+        if kept > history.get() as usize {
+            return Err(format!("{kept} executions are kept, of at most {history}"));
+        }
+        let mut nodes = summary.nodes.iter();
+        if let Some(refused) = nodes.find(|node| node.reason == Some(Reason::Refused)) {
             return Err(format!(
-                "{kept} executions are kept, of at most {REPORT_HISTORY}"
+                "the API server refuses the pod of {}: {}; change the pod template",
+                refused.node, refused.message
             ));
         }
         let count = |state| {
@@ -315,17 +396,18 @@ type WorldPorts = PortSet<SimCluster, MemoryReportStore, SimClock, SimEntropy>;
 
 /// The production controller and the way to its callback.
 fn controller(
-    config: config::Config,
+    scenario: &Scenario,
     ports: WorldPorts,
     metrics: Arc<Metrics>,
 ) -> (InProcess, Controller<WorldPorts>) {
+    let config = scenario.config.clone();
     let limits = config.callback_body_limit;
     let (reports, entropy) = (ports.reports.clone(), ports.entropy.clone());
     let settings = Settings {
-        template: PodTemplate::parse(POD_TEMPLATE).expect("the world's own template is valid"),
+        template: scenario.template.clone(),
         namespace: NAMESPACE.to_owned(),
-        instance: format!("{NAME}-0"),
-        pod_ip: Some("10.128.0.1".to_owned()),
+        instance: format!("{}-0", config.name),
+        pod_ip: Some(POD_IP.to_owned()),
         dev_mode: false,
         owner: None,
         config,

@@ -5,13 +5,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use controller::config::PoolSize;
 use simulator::kubelet::Lifecycle;
-use simulator::world::{Outcome, WorldOptions, simulate};
+use simulator::world::{Outcome, Scenario, WorldOptions, simulate};
 
 fn run(seed: u64, lifecycle: Lifecycle) -> Outcome {
     let options = WorldOptions {
         nodes: 40,
-        pool: NonZeroU32::new(7).unwrap(),
+        scenario: Scenario::standard().with_pool(PoolSize::Count(NonZeroU32::new(7).unwrap())),
         executions: 4,
         lifecycle,
         seed,

@@ -16,6 +16,7 @@ use simulator::clock::SimClock;
 use simulator::fleet::{Fleet, FleetOptions, create_nodes};
 use simulator::job::{EXECUTION_LABEL, OWNER_LABEL};
 use simulator::kubelet::Lifecycle;
+use simulator::node::NodeShape;
 use simulator::rng::Seed;
 use simulator::state::{DeleteOptions, Options, State, Target, WriteOptions, resource};
 use tokio::time::{Instant, sleep};
@@ -35,7 +36,7 @@ impl Cluster {
     fn with_state(options: &Options, failure_share: f64, status: StatusCode) -> Self {
         let clock = SimClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
         let api = ApiServer::new(State::new(options), clock.of_api_server());
-        create_nodes(&api, 3).unwrap();
+        create_nodes(&api, 3, &NodeShape::default()).unwrap();
         let posted = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&posted);
         let callback = Router::new().route(

@@ -5,8 +5,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use controller::config::PoolSize;
 use simulator::kubelet::Lifecycle;
-use simulator::world::{WorldOptions, simulate};
+use simulator::world::{Scenario, WorldOptions, simulate};
 
 #[test]
 fn five_executions_over_a_thousand_nodes_keep_every_invariant_and_waste_no_slot() {
@@ -15,7 +16,7 @@ fn five_executions_over_a_thousand_nodes_keep_every_invariant_and_waste_no_slot(
     const LIFETIME: Duration = Duration::from_secs(20);
     let options = WorldOptions {
         nodes: NODES,
-        pool: NonZeroU32::new(POOL).unwrap(),
+        scenario: Scenario::standard().with_pool(PoolSize::Count(NonZeroU32::new(POOL).unwrap())),
         executions: 5,
         lifecycle: Lifecycle::steady(LIFETIME, 0.05),
         seed: 1,

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 
 use crate::cargo::Binaries;
 use crate::interrupt::Interrupt;
@@ -21,14 +22,32 @@ pub(crate) struct Simulation {
     pub seed: u64,
 }
 
-/// What a run says at its end.
-#[derive(Debug, Clone, PartialEq)]
+/// What a run says at its end, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
     /// Of the event log: the same for the same options, or something outside the simulation decided.
     pub digest: String,
-    pub events: f64,
+    pub events: u64,
     pub virtual_seconds: f64,
+    pub makespan: Makespan,
+    pub cost: Cost,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Makespan {
+    pub ideal_seconds: f64,
+    pub longest_seconds: f64,
+}
+
+/// What it cost.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cost {
     pub wall_seconds: f64,
+    /// None where the system does not tell.
+    pub memory_peak_bytes: Option<u64>,
 }
 
 impl Simulation {
@@ -45,7 +64,8 @@ impl Simulation {
             .args(["--pool", &self.pool.to_string()])
             .args(["--pod-seconds", &self.pod_seconds.to_string()])
             .args(["--executions", &self.executions.to_string()])
-            .args(["--seed", &self.seed.to_string()]);
+            .args(["--seed", &self.seed.to_string()])
+            .args(["--output", "json"]);
         let mut process = Process::start_logged("simulator", command, directory.path())?;
         let status = loop {
             if let Some(status) = process.ended()? {
@@ -60,60 +80,7 @@ impl Simulation {
                 process.last_lines()
             );
         }
-        Report::parse(&said)
-    }
-}
-
-impl Report {
-    /// Reads lines of a name, at least two blanks, and a value with its unit.
-    fn parse(text: &str) -> Result<Self> {
-        let word = |key: &str| {
-            let values = text
-                .lines()
-                .filter_map(|line| line.strip_prefix(key)?.strip_prefix("  "));
-            let mut words = values.filter_map(|value| value.split_whitespace().next());
-            words
-                .next()
-                .with_context(|| format!("the simulator does not say its {key}:\n{text}"))
-        };
-        let number = |key: &str| -> Result<f64> {
-            word(key)?
-                .parse()
-                .with_context(|| format!("the simulator's {key} is no number:\n{text}"))
-        };
-        Ok(Self {
-            digest: word("digest")?.to_owned(),
-            events: number("events")?,
-            virtual_seconds: number("virtual time")?,
-            wall_seconds: number("wall time")?,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_is_read_from_its_lines() {
-        let report = Report::parse(
-            "virtual time                     86400.0 s\nwall time                        12.50 s\n\
-             events per wall second           9\nevents                           120\n\
-             digest                           00ff\n",
-        )
-        .unwrap();
-        let expected = Report {
-            digest: "00ff".to_owned(),
-            events: 120.0,
-            virtual_seconds: 86400.0,
-            wall_seconds: 12.5,
-        };
-        assert_eq!(report, expected);
-    }
-
-    #[test]
-    fn a_report_without_digest_is_an_error() {
-        let error = Report::parse("events  1\nvirtual time  1 s\nwall time  1 s\n").unwrap_err();
-        assert!(error.to_string().contains("digest"), "{error}");
+        serde_json::from_str(&said)
+            .with_context(|| format!("the simulator does not say what is wanted of it:\n{said}"))
     }
 }

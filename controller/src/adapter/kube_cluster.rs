@@ -28,7 +28,7 @@ use super::slim::{SlimNode, SlimPod};
 use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use crate::core::views::{NodeView, PodView};
-use crate::ports::cluster::{Cluster, PodWatchEvent, ServiceAddress};
+use crate::ports::cluster::{Cluster, LIST_PAGE_SIZE, PodWatchEvent, ServiceAddress};
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
 /// A write that is not answered in this time has an unknown outcome. Below leaseDuration − renewDeadline by default (5 s), so
@@ -37,9 +37,6 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A read that is not answered in this time is given up. Kubernetes' own objective for lists is 30 s at the 99th percentile.
 pub const READ_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// Objects a page: 100 nodes are about 1.2 MB of JSON, so that a list of any size costs a few megabytes of memory.
-const PAGE_SIZE: u32 = 100;
 
 /// The cluster as one namespace and one owner see it.
 #[derive(Clone)]
@@ -122,7 +119,7 @@ impl KubeCluster {
             label_selector: selector.map(str::to_owned),
             ..ListParams::default()
         }
-        .limit(PAGE_SIZE);
+        .limit(LIST_PAGE_SIZE);
         let mut views = Vec::new();
         loop {
             let page = within(READ_TIMEOUT, api.list(&params)).await?;
@@ -176,7 +173,7 @@ impl Cluster for KubeCluster {
     fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
         let config = watcher::Config::default()
             .labels(&self.owner_selector())
-            .page_size(PAGE_SIZE);
+            .page_size(LIST_PAGE_SIZE);
         let mut listed = Vec::new();
         watcher(self.api::<SlimPod>(), config).filter_map(move |event| {
             let message = match event {

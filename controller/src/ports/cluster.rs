@@ -17,6 +17,10 @@ use super::error::ClusterError;
 use crate::core::ids::ExecutionId;
 pub use crate::core::views::{NodeView, PodPhase, PodView};
 
+/// Objects a page of a list: 100 nodes are about 1.2 MB of JSON, so that a list of any size costs a few megabytes of
+/// memory.
+pub const LIST_PAGE_SIZE: u32 = 100;
+
 /// One message of the pod watch. A view never goes back: an implementation that reconnects lists again and says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PodWatchEvent {

@@ -1,6 +1,7 @@
 //! The record of a run: every change of a pod and every answer of the callback, told to the event log and to the checker
 //! before the run goes on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::apiserver::ApiServer;
 use crate::callback::{Attempt, InProcess, Transport};
-use crate::checker::{Checker, JobPod, Seen, Violation};
+use crate::checker::{Checker, JobPod, Peaks, Seen, Violation};
 use crate::clock::SimClock;
 use crate::event_log::EventLog;
 use crate::job::{EXECUTION_LABEL, FILE_NAME, Post, PostKind};
@@ -36,6 +37,15 @@ pub(super) struct Observed {
     pub(super) series_bound: usize,
 }
 
+/// What became of the posts of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Answered with a 2xx.
+    pub accepted: u64,
+    /// Answered otherwise, or not.
+    pub refused: u64,
+}
+
 /// The record. Clones are the same one.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
@@ -49,6 +59,7 @@ struct Book {
     log: EventLog,
     checker: Checker,
     ended: u64,
+    answers: BTreeMap<&'static str, Answers>,
     violation: Option<Violation>,
 }
 
@@ -59,6 +70,7 @@ impl Record {
             log: EventLog::default(),
             checker: Checker::new(pool),
             ended: 0,
+            answers: BTreeMap::new(),
             violation: None,
         };
         Self {
@@ -80,6 +92,16 @@ impl Record {
     /// Pods that have ended.
     pub(super) fn ended(&self) -> u64 {
         self.book().ended
+    }
+
+    /// What the callback answered, by the kind of the post.
+    pub(super) fn answers(&self) -> BTreeMap<&'static str, Answers> {
+        self.book().answers.clone()
+    }
+
+    /// The most job pods that there ever were.
+    pub(super) fn peaks(&self) -> Peaks {
+        self.book().checker.peaks()
     }
 
     /// What was seen of an execution, as far as `look` looks.
@@ -186,9 +208,13 @@ impl Book {
     fn post_answered(&mut self, post: &Post, attempt: &Attempt) {
         let path = post.url.split_once("/report/").map_or("", |(_, path)| path);
         self.append(format_args!("post {path} {attempt}"));
+        let answers = self.answers.entry(post.kind.name()).or_default();
         if attempt.succeeded() {
+            answers.accepted += 1;
             let stored = invariant_what_is_acknowledged_is_stored(&self.observed.store, path, post);
             self.blame(stored);
+        } else {
+            answers.refused += 1;
         }
         self.check_reports_and_series();
     }
