@@ -639,7 +639,6 @@ fn only_what_differs_from_the_default_has_no_effect() {
         ("callbackAuth", "permissive", "off"),
         ("reportQuota", "none", "1Gi"),
         ("callbackHoldTimeout", "30s", "0"),
-        ("reportDurability", "fsync", "none"),
     ];
     for (key, default, other) in without_effect {
         assert_eq!(
