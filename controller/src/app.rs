@@ -7,16 +7,31 @@ mod run;
 mod schedule;
 mod validate;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
 use crate::args::{Arguments, Command, Environment};
+use crate::config::Config;
+use crate::extension::Extension;
 
 /// Why a command did not do what it was asked: one line each.
 type Failure = Vec<String>;
 
-/// Runs the command.
+/// What an implementor makes of a configuration; an error is a line that names the key.
+type Extend = dyn Fn(&Config) -> Result<Extension, String>;
+
+/// The whole of a binary: reads arguments and environment, and runs the command with what `extend` makes of the
+/// configuration. An error of it is said as one about the configuration: it should name the key, what it found and what it
+/// wants.
 #[must_use]
-pub fn main(arguments: Arguments, environment: &Environment) -> ExitCode {
+pub fn main<E: Display>(extend: impl Fn(&Config) -> Result<Extension, E> + 'static) -> ExitCode {
+    let extend = move |config: &Config| extend(config).map_err(|error| error.to_string());
+    run_command(Arguments::parse(), &Environment::read(), &extend)
+}
+
+fn run_command(arguments: Arguments, environment: &Environment, extend: &Extend) -> ExitCode {
     // One worker thread: the loop, its tasks and the requests hand each other small messages, and a second one spends a
     // fifth of the process's CPU time on waking the first. Files have one thread of their own: on one volume, further ones
     // mostly spin on the lock of the directory.
@@ -32,10 +47,10 @@ pub fn main(arguments: Arguments, environment: &Environment) -> ExitCode {
     let command = arguments.command.unwrap_or(Command::Run);
     let result = runtime.block_on(async {
         match command {
-            Command::Run => run::run(environment).await,
-            Command::Validate(files) => validate::validate(&files, environment).await,
-            Command::Render(arguments) => render::render(&arguments, environment).await,
-            Command::Mock(arguments) => mock::mock(&arguments, environment).await,
+            Command::Run => run::run(environment, extend).await,
+            Command::Validate(files) => validate::validate(&files, environment, extend).await,
+            Command::Render(arguments) => render::render(&arguments, environment, extend).await,
+            Command::Mock(arguments) => mock::mock(&arguments, environment, extend).await,
             Command::Schedule(arguments) => schedule::schedule(&arguments, environment).await,
         }
     });

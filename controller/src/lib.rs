@@ -10,6 +10,8 @@ pub mod app;
 pub mod args;
 pub mod config;
 pub mod core;
+#[cfg(feature = "kube")]
+pub mod extension;
 pub mod http;
 pub mod metrics;
 pub mod ports;

@@ -1,11 +1,11 @@
-//! The binary: arguments, then `app`.
+//! The binary: `app`, with nothing added.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use controller::app;
-use controller::args::{Arguments, Environment};
+use controller::extension::Extension;
 
 fn main() -> ExitCode {
-    app::main(Arguments::parse(), &Environment::read())
+    app::main(|_| Ok::<_, Infallible>(Extension::new()))
 }

@@ -7,7 +7,7 @@
 use controller::config::pod_template::PodTemplate;
 use controller::config::{self, EnvironmentDefaults};
 use controller::core::ids::ExecutionId;
-use controller::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
+use controller::core::job_pod::{ExtensionVariables, JobPodInstance, JobPodSpec, job_pod};
 use controller::core::names::pod_names;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -66,7 +66,8 @@ fn render(case: &Case) -> Result<Pod, String> {
         node: &case.node,
         execution_id: &id,
     };
-    Ok(job_pod(rendered, &spec, instance, |_| Vec::new()))
+    job_pod(rendered, &spec, instance, &ExtensionVariables::default())
+        .map_err(|error| error.to_string())
 }
 
 fn render_json(case: &Case) -> Value {

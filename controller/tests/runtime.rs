@@ -10,6 +10,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use controller::core::job_pod::ExtensionVariables;
 use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
 use controller::core::summary::{ExecutionSummary, NodeSummary};
 use controller::core::views::PodView;
@@ -19,6 +20,7 @@ use controller::ports::error::ClusterErrorKind;
 use controller::ports::report_store::ReportStoreErrorKind;
 use controller::runtime::callback_address;
 use http::StatusCode;
+use k8s_openapi::api::core::v1::EnvVar;
 use serde_json::json;
 use support::cluster::{CreateFault, OWNER, TestCluster};
 use support::reports::StoreFault;
@@ -756,6 +758,31 @@ async fn job_pods_call_the_service_not_this_controllers_pod() {
         environment(&world, 0, "CALLBACK_SERVICE_NAME"),
         vec![Some("10.1.2.3".to_owned()); 2]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_variable_of_an_extension_is_in_every_container_and_one_of_ours_fails_its_node() {
+    let mut setup = Setup::new(&["node-a", "node-b"]);
+    setup.variables = ExtensionVariables::new(|_, instance, _| {
+        let name = match instance.node {
+            "node-a" => "NODE_NAME",
+            _ => "RACK",
+        };
+        vec![EnvVar {
+            name: name.to_owned(),
+            value: Some("7".to_owned()),
+            value_from: None,
+        }]
+    });
+    let world = setup.run();
+    let summary = run_through(&world, &["node-b"], EXECUTION).await;
+    assert_eq!(
+        environment(&world, 0, "RACK"),
+        vec![Some("7".to_owned()); 2]
+    );
+    assert_eq!(failure(&summary, "node-a"), Some(Reason::Template));
+    let message = &node_of(&summary, "node-a").message;
+    assert!(message.contains("NODE_NAME"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]

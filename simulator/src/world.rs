@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller::core::ids::ExecutionId;
+use controller::core::job_pod::ExtensionVariables;
 use controller::core::state::{NodeState, Reason};
 use controller::core::summary::{self, ExecutionSummary};
 use controller::http;
@@ -410,6 +411,7 @@ fn controller(
         pod_ip: Some(POD_IP.to_owned()),
         dev_mode: false,
         owner: None,
+        variables: ExtensionVariables::default(),
         config,
     };
     let (controller, handle) = Controller::new(settings, ports, metrics);

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Failure;
+use super::{Extend, Failure};
 use crate::adapter::kube_cluster::KubeCluster;
 use crate::args::{ConfigMapReference, ConfigurationFiles, Environment};
 use crate::config::pod_template::PodTemplate;
 use crate::config::{self, Config};
+use crate::core::ids::ExecutionId;
+use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
+use crate::extension::Extension;
 use crate::ports::cluster::Cluster as _;
 use crate::ports::error::ClusterErrorKind;
 
@@ -31,6 +34,7 @@ pub(super) struct Texts {
 pub(super) struct Checked {
     pub(super) config: Option<Config>,
     pub(super) template: Option<PodTemplate>,
+    pub(super) extension: Option<Extension>,
     pub(super) errors: Vec<String>,
     pub(super) warnings: Vec<String>,
 }
@@ -130,6 +134,54 @@ pub(super) fn check(texts: &Texts, environment: &Environment) -> Checked {
         }
     }
     checked
+}
+
+/// The same with the implementor's part: what `custom` means to it, and the variables it gives to a sample job pod.
+pub(super) fn check_extended(texts: &Texts, environment: &Environment, extend: &Extend) -> Checked {
+    let mut checked = check(texts, environment);
+    let Some(config) = &checked.config else {
+        return checked;
+    };
+    match extend(config) {
+        Ok(extension) => {
+            let tried = (checked.template.as_ref()).map_or(Ok(()), |template| {
+                try_variables(config, template, &extension)
+            });
+            checked.errors.extend(tried.err());
+            checked.extension = Some(extension);
+        }
+        Err(line) => checked.errors.push(line),
+    }
+    checked
+}
+
+fn try_variables(
+    config: &Config,
+    template: &PodTemplate,
+    extension: &Extension,
+) -> Result<(), String> {
+    let sample = template.render(SAMPLE_NODE, SAMPLE_EXECUTION, "default");
+    let (Ok(sample), Some(id)) = (sample, ExecutionId::parse(SAMPLE_EXECUTION)) else {
+        // The template is to blame, and has been.
+        return Ok(());
+    };
+    let spec = JobPodSpec {
+        controller: config.name.clone(),
+        namespace: "default".to_owned(),
+        service_account: None,
+        image_pull_secrets: Vec::new(),
+        callback_address: "127.0.0.1".to_owned(),
+        callback_port: config.callback_service_port,
+        owner: None,
+    };
+    let instance = JobPodInstance {
+        pod_name: "sample",
+        node: SAMPLE_NODE,
+        execution_id: &id,
+    };
+    job_pod(sample, &spec, instance, &extension.variables)
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// Parses the template and tries it on a sample node, so that what fails on every node is said before the first execution.

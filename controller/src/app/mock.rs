@@ -17,20 +17,22 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::samples::Exporter;
 use super::run::{serve, signals};
-use super::{Failure, configuration};
+use super::{Extend, Failure, configuration};
 use crate::adapter::fs_report_store::FsReportStore;
 use crate::adapter::os_entropy::OsEntropy;
 use crate::adapter::system_clock::SystemClock;
 use crate::args::{ConfigurationFiles, Environment, MockArguments};
 use crate::config::{self, Config, ReportDurability};
 use crate::core::ids::ExecutionId;
-use crate::core::job_pod::{JobPodInstance, JobPodSpec, callback_variables};
+use crate::core::job_pod::{JobPodInstance, JobPodSpec, ReservedVariable, callback_variables};
 use crate::core::names;
+use crate::extension::{self, Extension};
 use crate::http;
 use crate::metrics::Metrics;
 use crate::ports::clock::Clock as _;
@@ -52,13 +54,14 @@ const ANSWER_MAX_BYTES: usize = 4096;
 pub(super) async fn mock(
     arguments: &MockArguments,
     environment: &Environment,
+    extend: &Extend,
 ) -> Result<(), Failure> {
     // What is refused is printed below; the log has what must not be: why the disk cannot be written.
     let filter = environment.log_filter.as_deref().unwrap_or("warn");
     telemetry::init(Some(filter)).map_err(|error| vec![error.to_string()])?;
     let signals =
         signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
-    let config = load(arguments, environment)?;
+    let (config, extension) = load(arguments, environment, extend)?;
     let directory = report_directory(arguments, environment)?;
     let reports = FsReportStore::new(directory.clone(), ReportDurability::None);
     (reports.probe().await).map_err(|error| vec![unwritable(&directory, &error)])?;
@@ -70,13 +73,10 @@ pub(super) async fn mock(
     } else {
         Exporter::inferring()
     };
-    say(&introduction(
-        &config,
-        &exporter,
-        environment,
-        address,
-        &directory,
-    ));
+    let execution = ExecutionId::of_minute(SystemClock::new().wall());
+    let variables = job_pod_variables(&config, &extension, environment, address, &execution)
+        .map_err(|error| vec![error.to_string()])?;
+    say(&introduction(&exporter, &variables, address, &directory));
     let metrics = Arc::new(Metrics::new(&config));
     let clock = SystemClock::new();
     let printed_directory = directory.clone();
@@ -90,7 +90,7 @@ pub(super) async fn mock(
         ));
     });
     let limits = config.callback_body_limit;
-    let router = http::callback::router(handle, reports, OsEntropy, limits);
+    let router = http::callback::router(handle, reports, OsEntropy, limits).merge(extension.routes);
     let router = http::catch_panics(router, metrics);
     let router = router.layer(middleware::from_fn(move |request, next| {
         print_refusal(clock, request, next)
@@ -98,11 +98,13 @@ pub(super) async fn mock(
     let mut received = pin!(received);
     let mut server = pin!(serve(listener, router, CancellationToken::new()));
     let mut signals = pin!(signals);
+    let mut background = pin!(extension::run_tasks(extension.tasks.into()));
     tokio::select! {
         biased;
         () = &mut signals => {}
         () = &mut received => return Err(vec!["nobody listens to what arrives".to_owned()]),
         () = &mut server => return Err(vec!["the server has ended".to_owned()]),
+        failure = &mut background => return Err(vec![failure]),
     }
     say(&[format!(
         "Ended; the reports stay in {}",
@@ -112,11 +114,16 @@ pub(super) async fn mock(
 }
 
 #[allow(clippy::print_stderr, reason = "a command line's answer")]
-fn load(arguments: &MockArguments, environment: &Environment) -> Result<Config, Failure> {
+fn load(
+    arguments: &MockArguments,
+    environment: &Environment,
+    extend: &Extend,
+) -> Result<(Config, Extension), Failure> {
     let Some(path) = &arguments.config else {
+        // An extension would miss what it needs in `custom`.
         let parsed = config::parse(NO_CONFIG, &environment.defaults());
         return parsed
-            .map(|(config, _)| config)
+            .map(|(config, _)| (config, Extension::new()))
             .map_err(|error| vec![error.to_string()]);
     };
     let files = ConfigurationFiles {
@@ -124,13 +131,13 @@ fn load(arguments: &MockArguments, environment: &Environment) -> Result<Config, 
         pod_template: None,
     };
     let (texts, mut failure) = configuration::from_files(&files);
-    let checked = configuration::check(&texts, environment);
+    let checked = configuration::check_extended(&texts, environment, extend);
     for warning in &checked.warnings {
         eprintln!("warning: {warning}");
     }
     failure.extend(checked.errors);
-    match checked.config {
-        Some(config) if failure.is_empty() => Ok(config),
+    match (checked.config, checked.extension) {
+        (Some(config), Some(extension)) if failure.is_empty() => Ok((config, extension)),
         _ => Err(failure),
     }
 }
@@ -170,14 +177,11 @@ async fn bind(arguments: &MockArguments, config: &Config) -> Result<TcpListener,
 
 /// What to type: three requests, and the environment of a job pod.
 fn introduction(
-    config: &Config,
     exporter: &Exporter,
-    environment: &Environment,
+    variables: &[(String, String)],
     address: SocketAddr,
     directory: &Path,
 ) -> Vec<String> {
-    let execution = ExecutionId::of_minute(SystemClock::new().wall());
-    let variables = job_pod_variables(config, environment, address, &execution);
     let url = |name: &str| {
         let found = variables.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value.as_str())
@@ -207,18 +211,19 @@ fn introduction(
         "The environment of a job pod, for a script:".to_owned(),
     ]);
     let exports = variables.iter();
-    lines.extend(exports.map(|(name, value)| format!("  export {name}='{value}'")));
+    lines.extend(exports.map(|(name, value)| format!("  export {name}={}", quoted(value))));
     lines.push(String::new());
     lines
 }
 
-/// The variables that a job pod gets, by the code that gives them to it.
+/// The variables that a job pod gets, by the code that gives them to it; those that only a cluster can resolve are left out.
 fn job_pod_variables(
     config: &Config,
+    extension: &Extension,
     environment: &Environment,
     address: SocketAddr,
     execution: &ExecutionId,
-) -> Vec<(String, String)> {
+) -> Result<Vec<(String, String)>, ReservedVariable> {
     let namespace = environment.namespace.clone();
     let spec = JobPodSpec {
         controller: config.name.clone(),
@@ -234,10 +239,16 @@ fn job_pod_variables(
         node: EXAMPLE_NODE,
         execution_id: execution,
     };
-    let variables = callback_variables(&spec, instance).into_iter();
-    variables
-        .map(|variable| (variable.name, variable.value.unwrap_or_default()))
-        .collect()
+    let added = (extension.variables).of(&spec, instance, &Container::default())?;
+    let variables = added.into_iter().chain(callback_variables(&spec, instance));
+    Ok(variables
+        .filter_map(|variable| Some((variable.name, variable.value?)))
+        .collect())
+}
+
+/// As a shell takes it literally.
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 /// Where a listener is reached from this machine.

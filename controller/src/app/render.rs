@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::{Failure, configuration};
+use super::{Extend, Failure, configuration};
 use crate::args::{DataFormat, Environment, RenderArguments};
 use crate::config::Config;
 use crate::config::pod_template::PodTemplate;
 use crate::core::ids::ExecutionId;
-use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
+use crate::core::job_pod::{ExtensionVariables, JobPodInstance, JobPodSpec, job_pod};
 use crate::core::names;
 
 /// Prints the job pod of one node.
@@ -19,8 +19,9 @@ use crate::core::names;
 pub(super) async fn render(
     arguments: &RenderArguments,
     environment: &Environment,
+    extend: &Extend,
 ) -> Result<(), Failure> {
-    let (config, template) = load(arguments, environment).await?;
+    let (config, template, extension) = load(arguments, environment, extend).await?;
     let id = execution_id(arguments)?;
     let node = &arguments.node;
     if !names::is_dns_subdomain(node) {
@@ -48,7 +49,8 @@ pub(super) async fn render(
         node,
         execution_id: &id,
     };
-    let pod = job_pod(rendered, &spec, instance, |_| Vec::new());
+    let pod =
+        job_pod(rendered, &spec, instance, &extension).map_err(|error| vec![error.to_string()])?;
     let text = match arguments.output {
         DataFormat::Json => serde_json::to_string_pretty(&pod).map_err(|error| error.to_string()),
         DataFormat::Yaml => serde_saphyr::to_string(&pod).map_err(|error| error.to_string()),
@@ -61,7 +63,8 @@ pub(super) async fn render(
 async fn load(
     arguments: &RenderArguments,
     environment: &Environment,
-) -> Result<(Config, PodTemplate), Failure> {
+    extend: &Extend,
+) -> Result<(Config, PodTemplate, ExtensionVariables), Failure> {
     let (mut texts, mut failure) = configuration::from_files(&arguments.files);
     if arguments.files.config.is_none() || arguments.files.pod_template.is_none() {
         match configuration::from_cluster(environment).await {
@@ -73,13 +76,15 @@ async fn load(
             Err(lines) => failure.extend(lines),
         }
     }
-    let checked = configuration::check(&texts, environment);
+    let checked = configuration::check_extended(&texts, environment, extend);
     for warning in &checked.warnings {
         eprintln!("warning: {warning}");
     }
     failure.extend(checked.errors);
-    match (checked.config, checked.template) {
-        (Some(config), Some(template)) if failure.is_empty() => Ok((config, template)),
+    match (checked.config, checked.template, checked.extension) {
+        (Some(config), Some(template), Some(extension)) if failure.is_empty() => {
+            Ok((config, template, extension.variables))
+        }
         _ => Err(failure),
     }
 }

@@ -18,14 +18,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Failure;
 use super::configuration::{self, Checked};
+use super::{Extend, Failure};
 use crate::adapter::fs_report_store::FsReportStore;
 use crate::adapter::kube_cluster::KubeCluster;
 use crate::adapter::os_entropy::OsEntropy;
 use crate::adapter::system_clock::SystemClock;
 use crate::args::Environment;
 use crate::config::Config;
+use crate::extension::{self, Extension};
 use crate::http;
 use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
@@ -43,25 +44,25 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 const START_TRIES: u32 = 6;
 
 /// Runs the controller until a signal.
-pub(super) async fn run(environment: &Environment) -> Result<(), Failure> {
+pub(super) async fn run(environment: &Environment, extend: &Extend) -> Result<(), Failure> {
     telemetry::init(environment.log_filter.as_deref()).map_err(|error| vec![error.to_string()])?;
     // As the first process of a container nothing else would end it while it waits for the API server.
     let signals =
         signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
     let mut signals = pin!(signals);
-    let (settings, ports, listeners) = tokio::select! {
+    let started = tokio::select! {
         biased;
         () = &mut signals => {
             info!("stopped before the start was complete");
             return Ok(());
         }
-        started = start(environment) => started?,
+        started = start(environment, extend) => started?,
     };
-    supervise(settings, ports, listeners, signals).await
+    supervise(started, signals).await
 }
 
 /// Everything before the schedule: configuration, owner, report directory, listeners.
-async fn start(environment: &Environment) -> Result<(Settings, RealPorts, Listeners), Failure> {
+async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Failure> {
     let (reference, listen) = match (environment.config_map(), environment.listen_address()) {
         (Ok(reference), Ok(listen)) => (reference, listen),
         (reference, listen) => {
@@ -74,8 +75,10 @@ async fn start(environment: &Environment) -> Result<(Settings, RealPorts, Listen
         .await
         .map_err(|error| vec![configuration::no_cluster(&error)])?;
     let unowned = KubeCluster::new(client.clone(), &reference.namespace, "");
-    let checked = load(&unowned, &reference, environment).await?;
-    let (Some(config), Some(template)) = (checked.config, checked.template) else {
+    let checked = load(&unowned, &reference, environment, extend).await?;
+    let (Some(config), Some(template), Some(extension)) =
+        (checked.config, checked.template, checked.extension)
+    else {
         return Err(checked.errors);
     };
     let cluster = KubeCluster::new(client, &reference.namespace, &config.name);
@@ -96,6 +99,7 @@ async fn start(environment: &Environment) -> Result<(Settings, RealPorts, Listen
         namespace: reference.namespace,
         pod_ip: environment.pod_ip.clone(),
         dev_mode: environment.dev_mode,
+        variables: extension.variables.clone(),
         template,
         config,
     };
@@ -105,7 +109,20 @@ async fn start(environment: &Environment) -> Result<(Settings, RealPorts, Listen
         clock: SystemClock::new(),
         entropy: OsEntropy,
     };
-    Ok((settings, ports, listeners))
+    Ok(Started {
+        settings,
+        ports,
+        listeners,
+        extension,
+    })
+}
+
+/// What is ready to run.
+struct Started {
+    settings: Settings,
+    ports: RealPorts,
+    listeners: Listeners,
+    extension: Extension,
 }
 
 /// Repeats a read while its failure is transient, a few times.
@@ -145,11 +162,12 @@ async fn load(
     cluster: &KubeCluster,
     reference: &crate::args::ConfigMapReference,
     environment: &Environment,
+    extend: &Extend,
 ) -> Result<Checked, Failure> {
     let data = persist("the ConfigMap", || cluster.config_map(&reference.name)).await;
     let data = data.map_err(|error| vec![configuration::not_read(reference, &error)])?;
     let (texts, mut failure) = configuration::texts_of(reference, data);
-    let checked = configuration::check(&texts, environment);
+    let checked = configuration::check_extended(&texts, environment, extend);
     for warning in &checked.warnings {
         warn!("{warning}");
     }
@@ -228,11 +246,15 @@ async fn bind_everywhere(port: u16) -> std::io::Result<TcpListener> {
 
 /// Runs the loop and the servers until a signal, or until one of them ends by itself.
 async fn supervise(
-    settings: Settings,
-    ports: RealPorts,
-    listeners: Listeners,
+    started: Started,
     signals: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
+    let Started {
+        settings,
+        ports,
+        listeners,
+        extension,
+    } = started;
     let shutdown = CancellationToken::new();
     let metrics = Arc::new(Metrics::new(&settings.config));
     let limits = settings.config.callback_body_limit;
@@ -241,7 +263,8 @@ async fn supervise(
     let routers = [
         (
             listeners.callback,
-            http::callback::router(handle.clone(), reports.clone(), OsEntropy, limits),
+            http::callback::router(handle.clone(), reports.clone(), OsEntropy, limits)
+                .merge(extension.routes),
         ),
         (listeners.reports, http::reports::router(reports.clone())),
         (
@@ -259,6 +282,7 @@ async fn supervise(
         servers.spawn(serve(listener, router, shutdown.clone()));
     }
     let mut controller = tokio::spawn(controller.run());
+    let mut background = pin!(extension::run_tasks(extension.tasks.into()));
     tokio::select! {
         () = signals => drain(&handle, &shutdown, &mut servers).await,
         ended = &mut controller => {
@@ -267,6 +291,9 @@ async fn supervise(
         }
         Some(ended) = servers.join_next() => {
             return Err(vec![format!("a server has ended: {}", cause(&ended))]);
+        }
+        failure = &mut background => {
+            return Err(vec![failure]);
         }
     }
     controller.abort();

@@ -1,6 +1,6 @@
 //! `batch-job-controller validate`.
 
-use super::{Failure, configuration};
+use super::{Extend, Failure, configuration};
 use crate::args::{ConfigurationFiles, Environment};
 
 /// Says everything that is wrong, or that nothing is.
@@ -12,13 +12,14 @@ use crate::args::{ConfigurationFiles, Environment};
 pub(super) async fn validate(
     files: &ConfigurationFiles,
     environment: &Environment,
+    extend: &Extend,
 ) -> Result<(), Failure> {
     let (texts, mut failure) = if files.config.is_none() && files.pod_template.is_none() {
         configuration::from_cluster(environment).await?
     } else {
         configuration::from_files(files)
     };
-    let checked = configuration::check(&texts, environment);
+    let checked = configuration::check_extended(&texts, environment, extend);
     for warning in &checked.warnings {
         eprintln!("warning: {warning}");
     }

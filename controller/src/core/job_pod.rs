@@ -4,7 +4,9 @@
 //! service account and pull secrets are the configuration's where it sets them, else the template's own. Rendering the
 //! template is the business of `config::pod_template`, choosing the name that of `names`.
 
+use std::fmt;
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, LocalObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -55,6 +57,15 @@ pub struct JobPodSpec {
     pub owner: Option<OwnerReference>,
 }
 
+impl JobPodSpec {
+    /// Where the callback port is reached, `http://<address>:<port>`.
+    #[must_use]
+    pub fn callback_origin(&self) -> String {
+        let address = bracketed(&self.callback_address);
+        format!("http://{address}:{}", self.callback_port)
+    }
+}
+
 /// What is the same in every container of one job pod.
 #[derive(Debug, Clone, Copy)]
 pub struct JobPodInstance<'a> {
@@ -66,15 +77,66 @@ pub struct JobPodInstance<'a> {
     pub execution_id: &'a ExecutionId,
 }
 
-/// Completes a rendered template to the pod that is created. `extend` gives an extension's variables for one container
-/// (main ones first, then init ones); they come after the template's and before ours.
-#[must_use]
+type VariablesOf = dyn Fn(&JobPodSpec, JobPodInstance<'_>, &Container) -> Vec<EnvVar> + Send + Sync;
+
+/// The variables that an extension adds to a container; the default adds none.
+#[derive(Clone, Default)]
+pub struct ExtensionVariables(Option<Arc<VariablesOf>>);
+
+impl fmt::Debug for ExtensionVariables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ExtensionVariables")
+            .field(&self.0.is_some())
+            .finish()
+    }
+}
+
+impl ExtensionVariables {
+    /// The variables of each container (the template's are there already) of each job pod.
+    #[must_use]
+    pub fn new(
+        of: impl Fn(&JobPodSpec, JobPodInstance<'_>, &Container) -> Vec<EnvVar> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(of)))
+    }
+
+    /// Those of one container.
+    ///
+    /// # Errors
+    /// The first that only the controller sets.
+    pub fn of(
+        &self,
+        spec: &JobPodSpec,
+        instance: JobPodInstance<'_>,
+        container: &Container,
+    ) -> Result<Vec<EnvVar>, ReservedVariable> {
+        let Some(of) = &self.0 else {
+            return Ok(Vec::new());
+        };
+        let variables = of(spec, instance, container);
+        match variables.iter().find(|variable| is_reserved(variable)) {
+            Some(reserved) => Err(ReservedVariable(reserved.name.clone())),
+            None => Ok(variables),
+        }
+    }
+}
+
+/// An extension sets a variable that is the controller's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the extension sets the variable {0}, which only the controller sets; want another name")]
+pub struct ReservedVariable(pub String);
+
+/// Completes a rendered template to the pod that is created. The variables of an extension come after the template's, in
+/// place of those of the same name, and before ours.
+///
+/// # Errors
+/// Where the extension sets one of ours.
 pub fn job_pod(
     mut pod: Pod,
     spec: &JobPodSpec,
     instance: JobPodInstance<'_>,
-    mut extend: impl FnMut(&Container) -> Vec<EnvVar>,
-) -> Pod {
+    extension: &ExtensionVariables,
+) -> Result<Pod, ReservedVariable> {
     pod.metadata.name = Some(instance.pod_name.to_owned());
     pod.metadata.namespace = Some(spec.namespace.clone());
     let labels = pod.metadata.labels.get_or_insert_default();
@@ -99,13 +161,18 @@ pub fn job_pod(
     let ours = callback_variables(spec, instance);
     let containers = pod_spec.containers.iter_mut();
     for container in containers.chain(pod_spec.init_containers.iter_mut().flatten()) {
-        let extended = extend(container);
+        let added = extension.of(spec, instance, container)?;
+        let is_added = |variable: &EnvVar| added.iter().any(|added| added.name == variable.name);
         let variables = container.env.get_or_insert_default();
-        variables.retain(|variable| !RESERVED_VARIABLES.contains(&variable.name.as_str()));
-        variables.extend(extended);
+        variables.retain(|variable| !is_reserved(variable) && !is_added(variable));
+        variables.extend(added);
         variables.extend(ours.iter().cloned());
     }
-    pod
+    Ok(pod)
+}
+
+fn is_reserved(variable: &EnvVar) -> bool {
+    RESERVED_VARIABLES.contains(&variable.name.as_str())
 }
 
 /// Adds the owner, or renews it where the template names it already.
@@ -149,11 +216,11 @@ pub fn callback_variables(spec: &JobPodSpec, instance: JobPodInstance<'_>) -> Ve
 }
 
 fn callback_url(spec: &JobPodSpec, instance: JobPodInstance<'_>, endpoint: &str) -> String {
-    let address = bracketed(&spec.callback_address);
+    let origin = spec.callback_origin();
     let node = utf8_percent_encode(instance.node, PATH_SEGMENT);
     format!(
-        "http://{address}:{}/report/{node}/{}/{endpoint}",
-        spec.callback_port, instance.execution_id
+        "{origin}/report/{node}/{}/{endpoint}",
+        instance.execution_id
     )
 }
 
@@ -216,10 +283,16 @@ mod tests {
             node: "node-a",
             execution_id: &id,
         };
-        job_pod(template, spec, instance, |container| {
+        job_pod(template, spec, instance, &setting("FROM_EXTENSION")).unwrap()
+    }
+
+    /// An extension that sets this one, to the container's name.
+    fn setting(name: &'static str) -> ExtensionVariables {
+        ExtensionVariables::new(move |_, _, container| {
             vec![EnvVar {
-                name: format!("FROM_EXTENSION_{}", container.name),
-                ..EnvVar::default()
+                name: name.to_owned(),
+                value: Some(container.name.clone()),
+                value_from: None,
             }]
         })
     }
@@ -240,7 +313,7 @@ mod tests {
             variable_names(&build(template(&given), &spec())),
             [
                 "OWN",
-                "FROM_EXTENSION_m",
+                "FROM_EXTENSION",
                 "EXECUTION_ID",
                 "NAMESPACE",
                 "NODE_NAME",
@@ -251,6 +324,28 @@ mod tests {
                 "CALLBACK_SERVICE_EVENT_URL"
             ]
         );
+    }
+
+    #[test]
+    fn a_variable_of_an_extension_replaces_the_templates_own() {
+        let pod = build(template(&["FROM_EXTENSION", "OWN"]), &spec());
+        assert_eq!(variable_names(&pod)[..2], ["OWN", "FROM_EXTENSION"]);
+        let env = pod.spec.unwrap().containers[0].env.clone().unwrap();
+        assert_eq!(env[1].value.as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn an_extension_cannot_set_what_is_the_controllers() {
+        let id = ExecutionId::parse("202611232359").unwrap();
+        let instance = JobPodInstance {
+            pod_name: "p",
+            node: "node-a",
+            execution_id: &id,
+        };
+        for name in RESERVED_VARIABLES {
+            let error = job_pod(template(&[]), &spec(), instance, &setting(name)).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::config::Config;
 use crate::config::pod_template::PodTemplate;
+use crate::core::job_pod::ExtensionVariables;
 use crate::ports::clock::Clock;
 use crate::ports::cluster::Cluster;
 use crate::ports::entropy::Entropy;
@@ -101,4 +102,6 @@ pub struct Settings {
     pub dev_mode: bool,
     /// What owns the job pods.
     pub owner: Option<OwnerReference>,
+    /// What an extension adds to the environment of job pods.
+    pub variables: ExtensionVariables,
 }

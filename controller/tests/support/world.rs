@@ -10,6 +10,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use controller::config::pod_template::PodTemplate;
 use controller::config::{self, Config, EnvironmentDefaults};
+use controller::core::job_pod::ExtensionVariables;
 use controller::core::summary::ExecutionSummary;
 use controller::http::{self as server, callback};
 use controller::metrics::Metrics;
@@ -46,6 +47,7 @@ pub struct Setup {
     pub start: Timestamp,
     pub dev_mode: bool,
     pub pod_ip: Option<String>,
+    pub variables: ExtensionVariables,
 }
 
 impl Setup {
@@ -63,6 +65,7 @@ impl Setup {
             start: instant("2026-11-23T23:58:59Z"),
             dev_mode: false,
             pod_ip: Some("10.1.2.3".to_owned()),
+            variables: ExtensionVariables::default(),
         }
     }
 
@@ -107,6 +110,7 @@ impl Setup {
             pod_ip: self.pod_ip,
             dev_mode: self.dev_mode,
             owner: None,
+            variables: self.variables,
         };
         let ports = PortSet {
             cluster: cluster.clone(),

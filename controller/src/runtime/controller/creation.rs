@@ -73,6 +73,7 @@ impl Creation {
             node: &self.node,
             execution_id: &self.execution,
         };
-        Ok(job_pod(rendered, &self.job_pod, instance, |_| Vec::new()))
+        job_pod(rendered, &self.job_pod, instance, &settings.variables)
+            .map_err(|error| error.to_string())
     }
 }
