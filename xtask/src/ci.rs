@@ -78,6 +78,12 @@ const STEPS: &[Step] = &[
         environment: &[],
         arguments: &["xtask", "kubectl", "--dev"],
     },
+    Step {
+        name: "chart",
+        purpose: "the chart does what its values say, with just the rights that the controller uses",
+        environment: &[],
+        arguments: &["xtask", "chart", "--dev"],
+    },
 ];
 
 impl Step {

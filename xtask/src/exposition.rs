@@ -30,6 +30,11 @@ impl Scrape {
         self.0.iter().filter(move |sample| sample.name == name)
     }
 
+    /// The name of every sample.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|sample| sample.name.as_str())
+    }
+
     /// The sum over all labels of one name; 0 where there is none.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         self.of(name).map(|sample| sample.value).sum()

@@ -5,6 +5,7 @@
 
 mod bench;
 mod cargo;
+mod chart;
 mod ci;
 mod demo;
 mod execution;
@@ -47,6 +48,7 @@ struct Arguments {
 enum Command {
     Demo(demo::Arguments),
     Bench(bench::Arguments),
+    Chart(chart::Arguments),
     Ci(ci::Arguments),
     Image(image::Arguments),
     Kubectl(kubectl::Arguments),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Chart(arguments) => chart::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kubectl(arguments) => kubectl::run(&arguments),

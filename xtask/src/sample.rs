@@ -66,29 +66,48 @@ pub(crate) fn gauges() -> Vec<&'static str> {
 pub(crate) fn apply(api_server: SocketAddr, ports: &Ports, config: &str) -> Result<()> {
     let core = format!("/api/v1/namespaces/{NAMESPACE}");
     let apps = format!("/apis/apps/v1/namespaces/{NAMESPACE}");
-    let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
     http::post_json(
         api_server,
         &format!("{core}/configmaps"),
         &config_map(config),
     )?;
+    http::post_json(api_server, &format!("{core}/services"), &service(ports))?;
     let deployment = http::post_json(api_server, &format!("{apps}/deployments"), &deployment())?;
+    run_deployment(api_server, &deployment, NAME, ports.callback)?;
+    Ok(())
+}
+
+/// Does what the controllers of a cluster do for a Deployment: its ReplicaSet and one pod, Running on 127.0.0.1, which is
+/// what the Service `callback_service` leads to. Returns the pod's name.
+///
+/// # Errors
+/// If the API server refuses.
+pub(crate) fn run_deployment(
+    api_server: SocketAddr,
+    deployment: &Value,
+    callback_service: &str,
+    callback_port: u16,
+) -> Result<String> {
+    let namespace = deployment["metadata"]["namespace"].as_str();
+    let namespace = namespace.context("the Deployment has no namespace")?;
+    let name = deployment["metadata"]["name"].as_str().unwrap_or_default();
+    let pod_name = format!("{name}-1-0");
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
     let replica_set = http::post_json(
         api_server,
-        &format!("{apps}/replicasets"),
-        &replica_set(&deployment),
+        &format!("/apis/apps/v1/namespaces/{namespace}/replicasets"),
+        &replica_set(deployment),
     )?;
-    http::post_json(api_server, &format!("{core}/pods"), &pod(&replica_set))?;
+    http::post_json(api_server, &pods, &pod(&replica_set, &pod_name))?;
     let container = json!({"name": "controller", "image": NAME, "imageID": "", "ready": true, "restartCount": 0});
     let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [container]}});
-    http::merge_json(
+    http::merge_json(api_server, &format!("{pods}/{pod_name}/status"), &status)?;
+    http::post_json(
         api_server,
-        &format!("{core}/pods/{POD_NAME}/status"),
-        &status,
+        &format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"),
+        &endpoint_slice(namespace, callback_service, callback_port),
     )?;
-    http::post_json(api_server, &format!("{core}/services"), &service(ports))?;
-    http::post_json(api_server, &slices, &endpoint_slice(ports))?;
-    Ok(())
+    Ok(pod_name)
 }
 
 fn config_map(config: &str) -> Value {
@@ -119,25 +138,30 @@ fn deployment() -> Value {
 }
 
 fn replica_set(deployment: &Value) -> Value {
+    let name = deployment["metadata"]["name"].as_str().unwrap_or_default();
+    let spec = &deployment["spec"];
     json!({
         "apiVersion": "apps/v1", "kind": "ReplicaSet",
         "metadata": {
-            "name": format!("{NAME}-1"), "namespace": NAMESPACE, "labels": labels(),
+            "name": format!("{name}-1"), "namespace": deployment["metadata"]["namespace"],
+            "labels": spec["template"]["metadata"]["labels"],
             "ownerReferences": [owned_by(deployment, "Deployment")],
         },
-        "spec": {"replicas": 1, "selector": {"matchLabels": labels()}, "template": pod_template()},
+        "spec": {"replicas": 1, "selector": spec["selector"], "template": spec["template"]},
     })
 }
 
-fn pod(replica_set: &Value) -> Value {
-    let mut pod = pod_template();
-    pod["apiVersion"] = "v1".into();
-    pod["kind"] = "Pod".into();
-    pod["metadata"] = json!({
-        "name": POD_NAME, "namespace": NAMESPACE, "labels": labels(),
-        "ownerReferences": [owned_by(replica_set, "ReplicaSet")],
-    });
-    pod
+fn pod(replica_set: &Value, name: &str) -> Value {
+    let template = &replica_set["spec"]["template"];
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": replica_set["metadata"]["namespace"],
+            "labels": template["metadata"]["labels"],
+            "ownerReferences": [owned_by(replica_set, "ReplicaSet")],
+        },
+        "spec": template["spec"],
+    })
 }
 
 fn owned_by(owner: &Value, kind: &str) -> Value {
@@ -161,16 +185,16 @@ fn service(ports: &Ports) -> Value {
     })
 }
 
-fn endpoint_slice(ports: &Ports) -> Value {
+fn endpoint_slice(namespace: &str, service: &str, port: u16) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
-            "name": format!("{NAME}-1"), "namespace": NAMESPACE,
-            "labels": {"kubernetes.io/service-name": NAME},
+            "name": format!("{service}-1"), "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": service},
         },
         "addressType": "IPv4",
         "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
-        "ports": [{"name": "callback", "port": ports.callback, "protocol": "TCP"}],
+        "ports": [{"name": "callback", "port": port, "protocol": "TCP"}],
     })
 }
 

@@ -106,6 +106,20 @@ impl Setup {
     }
 }
 
+/// What the controller is told about the objects that it works on.
+#[derive(Debug)]
+pub(crate) struct Installed {
+    pub namespace: String,
+    pub config_map: String,
+    /// The controller's own pod.
+    pub pod: String,
+    /// How the controller reaches the cluster.
+    pub kubeconfig: PathBuf,
+}
+
+/// The kubeconfig of the simulated cluster, in the folder of everything.
+const KUBECONFIG: &str = "kubeconfig";
+
 /// The two processes, running.
 #[derive(Debug)]
 pub(crate) struct Stack {
@@ -117,7 +131,7 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// Starts both and returns once the controller is ready.
+    /// Starts both with the sample's objects, and returns once the controller is ready.
     ///
     /// # Errors
     /// If one of them does not get ready, with the last lines of its log; or when interrupted.
@@ -126,6 +140,28 @@ impl Stack {
         setup: &Setup,
         ports: Ports,
         interrupt: &Interrupt,
+    ) -> Result<Self> {
+        Self::start_installed(binaries, setup, ports, interrupt, |api, directory| {
+            sample::apply(api, &ports, &sample_config(setup, ports)?)?;
+            Ok(Installed {
+                namespace: sample::NAMESPACE.to_owned(),
+                config_map: sample::NAME.to_owned(),
+                pod: sample::POD_NAME.to_owned(),
+                kubeconfig: directory.join(KUBECONFIG),
+            })
+        })
+    }
+
+    /// Starts the cluster, lets `install` put objects into it, starts the controller on them, and returns once it is ready.
+    ///
+    /// # Errors
+    /// If one of them does not get ready, with the last lines of its log; if `install` fails; or when interrupted.
+    pub(crate) fn start_installed(
+        binaries: &Binaries,
+        setup: &Setup,
+        ports: Ports,
+        interrupt: &Interrupt,
+        install: impl FnOnce(SocketAddr, &Path) -> Result<Installed>,
     ) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("batch-job-controller-")
@@ -144,23 +180,8 @@ impl Stack {
             ready,
         )?;
 
-        let mut values = vec![
-            ("podPoolSize", setup.pool.to_string()),
-            ("runOnStartup", setup.run_on_startup.to_string()),
-            ("callbackServicePort", ports.callback.to_string()),
-            ("fileServerPort", ports.reports.to_string()),
-            ("healthProbePort", ports.probes.to_string()),
-            ("metrics.port", ports.metrics.to_string()),
-        ];
-        values.extend(
-            setup
-                .config
-                .iter()
-                .map(|(key, value)| (*key, (*value).to_owned())),
-        );
-        sample::apply(localhost(ports.api), &ports, &sample::config(&values)?)?;
-
-        let mut controller = start_controller(binaries, setup, directory.path())?;
+        let installed = install(localhost(ports.api), directory.path())?;
+        let mut controller = start_controller(binaries, setup, &installed, directory.path())?;
         let ready = |controller: &mut Process| {
             controller.check_alive()?;
             Ok(http::get(localhost(ports.probes), "/readyz")
@@ -259,13 +280,32 @@ impl Stack {
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.directory.path().join("kubeconfig")
+        self.directory.path().join(KUBECONFIG)
     }
 }
 
 /// The address of a port on this machine.
 pub(crate) fn localhost(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The sample's config.yaml as the setup wants it.
+fn sample_config(setup: &Setup, ports: Ports) -> Result<String> {
+    let mut values = vec![
+        ("podPoolSize", setup.pool.to_string()),
+        ("runOnStartup", setup.run_on_startup.to_string()),
+        ("callbackServicePort", ports.callback.to_string()),
+        ("fileServerPort", ports.reports.to_string()),
+        ("healthProbePort", ports.probes.to_string()),
+        ("metrics.port", ports.metrics.to_string()),
+    ];
+    values.extend(
+        setup
+            .config
+            .iter()
+            .map(|(key, value)| (*key, (*value).to_owned())),
+    );
+    sample::config(&values)
 }
 
 fn start_simulator(
@@ -283,20 +323,25 @@ fn start_simulator(
         .args(["--pod-seconds", &setup.pod_seconds.to_string()])
         .args(["--failure-share", &setup.failure_share.to_string()])
         .arg("--kubeconfig")
-        .arg(directory.join("kubeconfig"));
+        .arg(directory.join(KUBECONFIG));
     Process::start_logged("simulator", command, directory)
 }
 
-fn start_controller(binaries: &Binaries, setup: &Setup, directory: &Path) -> Result<Process> {
+fn start_controller(
+    binaries: &Binaries,
+    setup: &Setup,
+    installed: &Installed,
+    directory: &Path,
+) -> Result<Process> {
     let mut command = Command::new(&binaries.controller);
     command
-        .env("NAMESPACE", sample::NAMESPACE)
-        .env("CONFIG_MAP_NAME", sample::NAME)
-        .env("POD_NAME", sample::POD_NAME)
+        .env("NAMESPACE", &installed.namespace)
+        .env("CONFIG_MAP_NAME", &installed.config_map)
+        .env("POD_NAME", &installed.pod)
         .env("POD_IP", Ipv4Addr::LOCALHOST.to_string())
         .env("LISTEN_ADDRESS", Ipv4Addr::LOCALHOST.to_string())
         .env("REPORT_DIRECTORY", directory.join("reports"))
-        .env("KUBECONFIG", directory.join("kubeconfig"))
+        .env("KUBECONFIG", &installed.kubeconfig)
         .env("DEV_MODE", setup.dev_mode.to_string())
         .env_remove("TZ");
     Process::start_logged("controller", command, directory)
