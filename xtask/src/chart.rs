@@ -10,6 +10,7 @@ mod effects;
 mod helm;
 mod kubernetes_validate;
 mod live;
+mod metadata;
 mod objects;
 mod product;
 mod recorder;
@@ -87,7 +88,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         objects::check(set).with_context(|| format!("value set {}", set.name))?;
     }
     restricted::check(default_set(&rendered)?)?;
-    done("names, labels, ports, Services, environment and pod security hold together");
+    metadata::check(&chart, default_set(&rendered)?)?;
+    done("names, labels, ports, Services, environment, pod security and images hold together");
     let units = effects::check(&helm, &chart)?;
     done(&format!("each of {units} values has an effect"));
     dependency::check(&helm)?;
