@@ -92,14 +92,8 @@ impl fmt::Display for RunOptions {
         if let Some(pool) = self.pool {
             write!(f, " --pool {pool}")?;
         }
-        let files = [
-            ("config", &self.config),
-            ("pod-template", &self.pod_template),
-        ];
-        for (name, path) in files {
-            if let Some(path) = path {
-                write!(f, " --{name} {}", shell_word(path))?;
-            }
+        for file in self.files() {
+            write!(f, " {file}")?;
         }
         write!(f, " --executions {} {}", self.executions, self.pods)?;
         match self.window {
@@ -151,6 +145,19 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
 }
 
 impl RunOptions {
+    /// The options that name files, as they are given.
+    fn files(&self) -> Vec<String> {
+        let files = [
+            ("config", &self.config),
+            ("pod-template", &self.pod_template),
+        ];
+        let given = files.into_iter().filter_map(|(name, path)| {
+            let path = path.as_deref()?;
+            Some(format!("--{name} {}", shell_word(path)))
+        });
+        given.collect()
+    }
+
     /// The time that an execution has.
     fn window(&self, scenario: &Scenario) -> Duration {
         self.window
@@ -169,8 +176,10 @@ impl RunOptions {
         let config = read("config", &self.config)?;
         let template = read("pod-template", &self.pod_template)?;
         let read = Scenario::new(config.as_deref(), template.as_deref());
-        let (scenario, warnings) =
-            read.map_err(|errors| anyhow::anyhow!(errors.join("\n       ")))?;
+        let (scenario, warnings) = read.map_err(|errors| {
+            let (files, errors) = (self.files().join(" "), errors.join("\n       "));
+            anyhow::anyhow!("{files} cannot be used:\n       {errors}")
+        })?;
         for warning in warnings {
             eprintln!("warning: {warning}");
         }

@@ -360,7 +360,12 @@ fn every_wrong_key_of_the_files_is_said_in_one_go() {
         "--pod-template",
         &template,
     ]);
-    for part in ["podPoolSize", "cronExpression", "pod-template.yaml"] {
+    for part in [
+        "--config",
+        "podPoolSize",
+        "cronExpression",
+        "pod-template.yaml",
+    ] {
         assert!(errors.contains(part), "{part}:\n{errors}");
     }
 }
