@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
+use controller::core::taint::Taint;
 use controller::core::views::{NodeView, PodPhase, PodView};
 use controller::ports::cluster::{Cluster, PodWatchEvent, ServiceAddress};
 use controller::ports::error::{ClusterError, ClusterErrorKind};
@@ -119,12 +120,19 @@ fn gone() -> ClusterError {
 #[must_use]
 pub fn node_view(node: &Object) -> NodeView {
     let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let taint = |taint: &Value| Taint {
+        key: text(&taint["key"]),
+        value: text(&taint["value"]),
+        effect: text(&taint["effect"]),
+    };
     NodeView {
         name: node.metadata.name.to_string(),
         uid: node.metadata.uid.to_string(),
         labels: BTreeMap::clone(&node.metadata.labels),
         unschedulable: node.pointer("/spec/unschedulable") == Some(&Value::Bool(true)),
         ready: node.list("/status/conditions").iter().any(ready),
+        taints: node.list("/spec/taints").iter().map(taint).collect(),
     }
 }
 

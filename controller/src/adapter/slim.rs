@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
+use crate::core::taint::Taint;
 use crate::core::views::{NodeView, PodPhase, PodView};
 
 /// The part of a node that [`NodeView`] needs.
@@ -26,6 +27,16 @@ pub(super) struct SlimNode {
 struct NodeSpec {
     #[serde(default)]
     unschedulable: bool,
+    #[serde(default)]
+    taints: Vec<NodeTaint>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct NodeTaint {
+    key: String,
+    #[serde(default)]
+    value: String,
+    effect: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -133,6 +144,13 @@ impl From<SlimNode> for NodeView {
             uid: node.metadata.uid.unwrap_or_default(),
             labels: node.metadata.labels.unwrap_or_default(),
             unschedulable: node.spec.unschedulable,
+            taints: (node.spec.taints.into_iter())
+                .map(|taint| Taint {
+                    key: taint.key,
+                    value: taint.value,
+                    effect: taint.effect,
+                })
+                .collect(),
             ready: (node.status.conditions.iter())
                 .any(|condition| condition.r#type == "Ready" && condition.status == "True"),
         }

@@ -20,6 +20,9 @@ use k8s_openapi::api::core::v1::LocalObjectReference;
 
 use crate::core::schedule::Schedule;
 
+pub use crate::core::eligibility::UntoleratedTaints;
+pub use crate::core::node_expression::{NodeExpression, NodeOperator};
+
 pub use raw::{ConfigError, ConfigErrors, Warning};
 pub use read::parse;
 pub use report::{Report, check};
@@ -175,44 +178,6 @@ impl MaxFailures {
             }
         }
     }
-}
-
-/// One expression on node labels, with the meaning of Kubernetes' `matchExpressions`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeExpression {
-    /// The label's key.
-    pub key: String,
-    /// How it is compared.
-    pub operator: NodeOperator,
-    /// At least one with `In` and `NotIn`, none with `Exists` and `DoesNotExist`, one integer with `Gt` and `Lt`.
-    pub values: Vec<String>,
-}
-
-/// How a node expression compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeOperator {
-    /// The label has one of the values.
-    In,
-    /// The label is absent or has none of the values.
-    NotIn,
-    /// The label is there.
-    Exists,
-    /// The label is not there.
-    DoesNotExist,
-    /// The label is an integer greater than the value.
-    Gt,
-    /// The label is an integer less than the value.
-    Lt,
-}
-
-/// What becomes of nodes with a `NoSchedule` taint that the template does not tolerate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum UntoleratedTaints {
-    /// They run: job pods bypass the scheduler.
-    #[default]
-    Run,
-    /// They are left out.
-    Skip,
 }
 
 /// What a tick does that finds an execution in progress.

@@ -26,8 +26,6 @@ type IsDefault = fn(&Config) -> bool;
 /// builds the feature removes its row.
 #[rustfmt::skip]
 const WITHOUT_EFFECT: &[(&str, IsDefault)] = &[
-    ("jobNodeExpressions", |c| c.job_node_expressions.is_empty()),
-    ("untoleratedTaints", |c| c.untolerated_taints == UntoleratedTaints::default()),
     ("leaderElection.leaseDuration", |c| c.leader_election.lease_duration == leadership::LEASE_DURATION),
     ("leaderElection.renewDeadline", |c| c.leader_election.renew_deadline == leadership::RENEW_DEADLINE),
     ("leaderElection.retryPeriod", |c| c.leader_election.retry_period == leadership::RETRY_PERIOD),

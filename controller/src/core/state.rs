@@ -102,10 +102,14 @@ impl ExecutionState {
 pub enum Reason {
     /// Excluded: its labels do not match `jobNodeSelector`.
     NodeSelector,
+    /// Excluded: its labels do not match one of `jobNodeExpressions`.
+    NodeExpression,
     /// Excluded: its condition Ready is not True.
     NotReady,
     /// Excluded: it is cordoned and `runOnUnscheduledNodes` is false.
     Unschedulable,
+    /// Excluded: it has a taint that the job pod does not tolerate.
+    Taint,
     /// Failed: the pod succeeded without having posted a result.
     NoResult,
     /// Failed: a container ended badly.
@@ -124,10 +128,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that begin at zero.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::NodeSelector,
+        Self::NodeExpression,
         Self::NotReady,
         Self::Unschedulable,
+        Self::Taint,
         Self::NoResult,
         Self::PodFailed,
         Self::Evicted,
@@ -142,8 +148,10 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NodeSelector => "NodeSelector",
+            Self::NodeExpression => "NodeExpression",
             Self::NotReady => "NotReady",
             Self::Unschedulable => "Unschedulable",
+            Self::Taint => "Taint",
             Self::NoResult => "NoResult",
             Self::PodFailed => "PodFailed",
             Self::Evicted => "Evicted",

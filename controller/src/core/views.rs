@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::ids::ExecutionId;
+use super::taint::Taint;
 
 /// The fields of a node that decide whether it gets a job pod.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -17,6 +18,8 @@ pub struct NodeView {
     pub unschedulable: bool,
     /// Whether the condition `Ready` is `True`.
     pub ready: bool,
+    /// `spec.taints`.
+    pub taints: Vec<Taint>,
 }
 
 /// `status.phase` of a pod.

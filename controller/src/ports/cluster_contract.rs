@@ -90,6 +90,16 @@ fn ended(phase: &str) -> Value {
     json!({"phase": phase, "startTime": "2026-01-01T03:42:00Z"})
 }
 
+fn taints(number: u32) -> Value {
+    match number {
+        9 => json!([
+            {"key": "dedicated", "value": "db", "effect": "NoSchedule"},
+            {"key": "flaky", "effect": "NoExecute"},
+        ]),
+        _ => json!([]),
+    }
+}
+
 /// Nodes come in the order of their names, all pages of them, with the fields that decide.
 pub async fn nodes_are_listed_by_name_over_all_pages(
     cluster: impl Cluster,
@@ -103,7 +113,7 @@ pub async fn nodes_are_listed_by_name_over_all_pages(
                 "apiVersion": "v1",
                 "kind": "Node",
                 "metadata": {"name": format!("n{number:04}"), "labels": {"number": number.to_string()}},
-                "spec": {"unschedulable": number == 8},
+                "spec": {"unschedulable": number == 8, "taints": taints(number)},
                 "status": {"conditions": [
                     {"type": "DiskPressure", "status": "False"},
                     {"type": "Ready", "status": ready},
@@ -125,6 +135,12 @@ pub async fn nodes_are_listed_by_name_over_all_pages(
         .map(|node| &*node.name)
         .collect();
     assert_eq!(not_ready, ["n0007"]);
+    let taints: Vec<_> = nodes
+        .iter()
+        .flat_map(|node| &node.taints)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(taints, ["dedicated=db:NoSchedule", "flaky:NoExecute"]);
     let cordoned: Vec<_> = nodes
         .iter()
         .filter(|node| node.unschedulable)

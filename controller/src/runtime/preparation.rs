@@ -68,7 +68,7 @@ pub(super) async fn prepare<P: Ports>(
     let present = list_executions(api, metrics).await;
     let id = choose_id(due, &present, &pods);
     let pruned = open(api, settings, metrics, admission, &id, present).await;
-    let (eligible, excluded) = partition(settings, nodes);
+    let (eligible, excluded) = partition(settings, &id, nodes);
     let plan = Plan {
         owner: config.name.clone(),
         pool_size: config.pod_pool_size.of(eligible.len()),
@@ -181,16 +181,26 @@ async fn open<P: Ports>(
 
 fn partition(
     settings: &Settings,
+    id: &ExecutionId,
     nodes: Vec<NodeView>,
 ) -> (Vec<String>, Vec<(String, Reason, String)>) {
+    let config = &settings.config;
     let eligibility = Eligibility {
-        node_selector: settings.config.job_node_selector.clone(),
-        run_on_unscheduled_nodes: settings.config.run_on_unscheduled_nodes,
+        node_selector: config.job_node_selector.clone(),
+        node_expressions: config.job_node_expressions.clone(),
+        run_on_unscheduled_nodes: config.run_on_unscheduled_nodes,
+        untolerated_taints: config.untolerated_taints,
+    };
+    // A template that does not render fails its node with the error, not here.
+    let tolerations = |node: &str| {
+        let rendered = (settings.template).render(node, id.as_str(), &settings.namespace);
+        let spec = rendered.ok().and_then(|pod| pod.spec);
+        spec.and_then(|spec| spec.tolerations).unwrap_or_default()
     };
     let mut eligible = Vec::new();
     let mut excluded = Vec::new();
     for node in nodes {
-        match eligibility.exclusion(&node) {
+        match eligibility.exclusion(&node, || tolerations(&node.name)) {
             None => eligible.push(node.name),
             Some((reason, message)) => excluded.push((node.name, reason, message)),
         }
