@@ -11,9 +11,10 @@ use controller::core::execution::{CreateError, Effect, Event, Execution, Plan, P
 use controller::core::failure::{ClusterError, ClusterErrorKind};
 use controller::core::ids::ExecutionId;
 use controller::core::invariants;
+use controller::core::limits::Limits;
 use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
 use controller::core::time::{Monotonic, Now};
-use controller::core::views::{PodPhase, PodView};
+use controller::core::views::{NodeView, PodPhase, PodView, Waiting};
 use proptest::prelude::*;
 
 const ID: &str = "202601010342";
@@ -36,10 +37,51 @@ fn pod(name: &str, uid: &str, node: &str, execution: &str, phase: PodPhase) -> P
         execution: ExecutionId::parse(execution),
         phase,
         terminating: false,
+        grace: Duration::ZERO,
         reason: String::new(),
         message: String::new(),
+        waiting: None,
         containers: vec!["main".to_owned()],
     }
+}
+
+/// As the configuration has them by default, but for what a case draws.
+fn limits() -> Limits {
+    Limits {
+        pod_start_deadline: Duration::from_mins(10),
+        pod_run_deadline: None,
+        node_lost_timeout: Duration::from_mins(5),
+        execution_deadline: None,
+        retries: 0,
+        max_failures: None,
+        fail_fast: false,
+        ended_pods: 1000,
+    }
+}
+
+/// Limits of every kind, each of them often on and often off.
+fn drawn_limits() -> impl Strategy<Value = Limits> {
+    let seconds = |range: std::ops::Range<u64>| range.prop_map(Duration::from_secs);
+    (
+        seconds(1..120),
+        proptest::option::of(seconds(1..120)),
+        seconds(0..120),
+        proptest::option::weighted(0.2, seconds(1..600)),
+        0..3_u32,
+        proptest::option::of(0..4_usize),
+        any::<bool>(),
+        prop_oneof![Just(1000), 0..4_usize],
+    )
+        .prop_map(|drawn| Limits {
+            pod_start_deadline: drawn.0,
+            pod_run_deadline: drawn.1,
+            node_lost_timeout: drawn.2,
+            execution_deadline: drawn.3,
+            retries: drawn.4,
+            max_failures: drawn.5,
+            fail_fast: drawn.6,
+            ended_pods: drawn.7,
+        })
 }
 
 fn plan(nodes: usize, pool: u32, previous: usize) -> Plan {
@@ -50,10 +92,12 @@ fn plan(nodes: usize, pool: u32, previous: usize) -> Plan {
         scheduled_time: now(0).wall,
         started: now(0),
         pool_size: NonZeroU32::new(pool).unwrap(),
+        limits: limits(),
         result_expected: true,
         nodes: (0..nodes)
             .map(|index| PlannedNode {
                 node: format!("node-{index}"),
+                uid: format!("node-uid-{index}"),
                 pod_name: format!("pod-{index}"),
                 alternative_pod_name: format!("pod-{index}-hash"),
             })
@@ -92,8 +136,29 @@ enum Action {
     Result(usize),
     Relist,
     PreviousEnds(usize),
+    Stick(usize, &'static str),
+    Refuse(usize, &'static str),
+    Terminate(usize),
+    NodeReady(usize, bool),
+    NodeGone(usize),
+    NodeReplaced(usize),
+    RelistNodes,
     PassTime(u64),
+    PassLongTime,
 }
+
+const WAITING: [&str; 4] = [
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "ContainerCreating",
+];
+const REFUSALS: [&str; 4] = [
+    "OutOfpods",
+    "OutOfcpu",
+    "Evicted",
+    "UnexpectedAdmissionError",
+];
 
 fn action() -> impl Strategy<Value = Action> {
     let kind = prop_oneof![
@@ -120,8 +185,16 @@ fn action() -> impl Strategy<Value = Action> {
         1 => n.clone().prop_map(Action::Recreate),
         4 => n.clone().prop_map(Action::Result),
         1 => Just(Action::Relist),
-        1 => n.prop_map(Action::PreviousEnds),
-        2 => (1..40_000_u64).prop_map(Action::PassTime),
+        1 => n.clone().prop_map(Action::PreviousEnds),
+        2 => (n.clone(), prop::sample::select(&WAITING[..])).prop_map(|(n, why)| Action::Stick(n, why)),
+        1 => (n.clone(), prop::sample::select(&REFUSALS[..])).prop_map(|(n, why)| Action::Refuse(n, why)),
+        1 => n.clone().prop_map(Action::Terminate),
+        2 => (n.clone(), any::<bool>()).prop_map(|(n, ready)| Action::NodeReady(n, ready)),
+        1 => n.clone().prop_map(Action::NodeGone),
+        1 => n.prop_map(Action::NodeReplaced),
+        1 => Just(Action::RelistNodes),
+        4 => (1..40_000_u64).prop_map(Action::PassTime),
+        2 => Just(Action::PassLongTime),
     ]
 }
 
@@ -137,13 +210,29 @@ struct World {
     /// What the watch has yet to show, in order.
     unseen: VecDeque<Event>,
     creations: BTreeMap<String, u32>,
+    nodes: BTreeMap<String, NodeView>,
     ended: u32,
     pool: usize,
 }
 
 impl World {
     fn new(nodes: usize, pool: u32, previous: usize) -> Self {
-        let plan = plan(nodes, pool, previous);
+        Self::of(plan(nodes, pool, previous))
+    }
+
+    fn of(plan: Plan) -> Self {
+        let pool = plan.pool_size.get() as usize;
+        let nodes = (plan.nodes.iter())
+            .map(|node| {
+                let view = NodeView {
+                    name: node.node.clone(),
+                    uid: node.uid.clone(),
+                    ready: true,
+                    ..NodeView::default()
+                };
+                (view.name.clone(), view)
+            })
+            .collect();
         let pods = plan
             .previous_pods
             .iter()
@@ -160,8 +249,9 @@ impl World {
             uids: 0,
             unseen: VecDeque::new(),
             creations: BTreeMap::new(),
+            nodes,
             ended: 0,
-            pool: pool as usize,
+            pool,
         };
         world.take(effects);
         world
@@ -173,9 +263,13 @@ impl World {
                 Effect::CreatePod { .. }
                 | Effect::ReadPod { .. }
                 | Effect::LookForResult { .. }
+                | Effect::DeletePod { .. }
+                | Effect::PodEnded { .. }
                 | Effect::DeletePreviousPods(_) => self.pending.push(effect),
                 Effect::Ended => self.ended += 1,
-                Effect::PodEnded { .. } | Effect::NodeEnded { .. } => {}
+                Effect::NodeEnded { .. }
+                | Effect::AttemptFailed { .. }
+                | Effect::Announce { .. } => {}
             }
         }
     }
@@ -189,11 +283,18 @@ impl World {
                 && pod.name.starts_with("pod-")
                 && !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed)
                 && !pod.uid.starts_with("foreign")
+                && !self.is_away(&pod.node)
         });
         assert!(
             open.count() <= self.pool,
             "more job pods than the pool allows"
         );
+    }
+
+    /// Whether a pod on it does not count: it cannot be reached, or is being given up.
+    fn is_away(&self, node: &str) -> bool {
+        let index = node.trim_start_matches("node-").parse::<usize>().unwrap();
+        self.execution.nodes()[index].state() == NodeState::Lost
     }
 
     fn create(&mut self, index: usize, name: &str) -> PodView {
@@ -226,19 +327,27 @@ impl World {
     fn answer(&mut self, effect: Effect, failure: Option<ClusterErrorKind>) -> Event {
         let failure = failure.map(|kind| ClusterError::new(kind, "injected"));
         match effect {
-            Effect::CreatePod { index, pod_name } => {
-                match (failure, self.pods.get(&pod_name).cloned()) {
-                    (Some(error), _) => Event::CreateFailed {
-                        index,
-                        error: CreateError::Cluster(error),
-                    },
-                    (None, Some(holder)) => Event::NameHeld { index, holder },
-                    (None, None) => Event::Created {
-                        index,
-                        pod: self.create(index, &pod_name),
-                    },
-                }
-            }
+            Effect::CreatePod {
+                index,
+                attempt,
+                pod_name,
+            } => match (failure, self.pods.get(&pod_name).cloned()) {
+                (Some(error), _) => Event::CreateFailed {
+                    index,
+                    attempt,
+                    error: CreateError::Cluster(error),
+                },
+                (None, Some(holder)) => Event::NameHeld {
+                    index,
+                    attempt,
+                    holder,
+                },
+                (None, None) => Event::Created {
+                    index,
+                    attempt,
+                    pod: self.create(index, &pod_name),
+                },
+            },
             Effect::ReadPod {
                 index,
                 step,
@@ -253,12 +362,51 @@ impl World {
                 },
             },
             Effect::LookForResult { index, step } => Event::LookedForResult { index, step },
+            Effect::PodEnded { pod, .. } => Event::PodSettled { uid: pod.uid },
+            Effect::DeletePod { pod_name, uid } => {
+                let result = failure.map_or_else(|| self.delete(&pod_name, &uid), Err);
+                Event::PodDeleted {
+                    pod_name,
+                    uid,
+                    result,
+                }
+            }
             Effect::DeletePreviousPods(execution) => Event::PreviousPodsDeleted {
                 execution,
                 result: failure.map_or(Ok(()), Err),
             },
             other => unreachable!("{other:?} is not answered"),
         }
+    }
+
+    /// A pod that has ended goes at once; another terminates until its kubelet has stopped it.
+    fn delete(&mut self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        let Some(mut pod) = self.pods.get(name).cloned() else {
+            return Err(ClusterError::new(ClusterErrorKind::NotFound, "not found"));
+        };
+        if pod.uid != uid {
+            return Err(ClusterError::new(ClusterErrorKind::Conflict, "another uid"));
+        }
+        if matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed) {
+            self.remove(&pod);
+        } else if !pod.terminating {
+            pod.terminating = true;
+            pod.grace = Duration::from_secs(30);
+            self.pods.insert(pod.name.clone(), pod.clone());
+            self.unseen.push_back(Event::PodSeen(pod));
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, pod: &PodView) {
+        self.pods.remove(&pod.name);
+        self.gone.push(pod.clone());
+        self.unseen.push_back(Event::PodGone(pod.clone()));
+    }
+
+    fn node(&self, n: usize) -> Option<NodeView> {
+        let nodes: Vec<_> = self.nodes.values().collect();
+        (!nodes.is_empty()).then(|| nodes[n % nodes.len()].clone())
     }
 
     fn open_pod(&self, n: usize) -> Option<PodView> {
@@ -305,7 +453,9 @@ impl World {
             }
             Action::CreatedButUnanswered(n) if !self.pending.is_empty() => {
                 let effect = self.pending.remove(n % self.pending.len());
-                if let Effect::CreatePod { index, pod_name } = &effect
+                if let Effect::CreatePod {
+                    index, pod_name, ..
+                } = &effect
                     && !self.pods.contains_key(pod_name)
                 {
                     self.create(*index, pod_name);
@@ -386,8 +536,58 @@ impl World {
                     self.show(Event::PodGone(pod));
                 }
             }
+            Action::Stick(n, why) => {
+                self.change(n, |pod| {
+                    pod.waiting = Some(Waiting {
+                        container: "main".to_owned(),
+                        reason: why.to_owned(),
+                        message: String::new(),
+                    });
+                });
+                self.show_all();
+            }
+            Action::Refuse(n, why) => {
+                self.change(n, |pod| {
+                    pod.phase = PodPhase::Failed;
+                    pod.reason = why.to_owned();
+                });
+                self.show_all();
+            }
+            Action::Terminate(n) => {
+                if let Some(pod) = self.open_pod(n) {
+                    self.delete(&pod.name, &pod.uid).unwrap();
+                    self.show_all();
+                }
+            }
+            Action::NodeReady(n, ready) => {
+                if let Some(mut node) = self.node(n) {
+                    node.ready = ready;
+                    self.nodes.insert(node.name.clone(), node.clone());
+                    self.tell(Event::NodeSeen(node));
+                }
+            }
+            Action::NodeGone(n) => {
+                if let Some(node) = self.node(n) {
+                    self.nodes.remove(&node.name);
+                    self.tell(Event::NodeGone(node));
+                }
+            }
+            Action::NodeReplaced(n) => {
+                if let Some(mut node) = self.node(n) {
+                    node.uid.push_str("-new");
+                    self.nodes.insert(node.name.clone(), node.clone());
+                    self.tell(Event::NodeSeen(node));
+                }
+            }
+            Action::RelistNodes => {
+                self.tell(Event::NodesRelisted(self.nodes.values().cloned().collect()));
+            }
             Action::PassTime(millis) => {
                 self.millis += millis;
+                self.tell(Event::Woken);
+            }
+            Action::PassLongTime => {
+                self.millis += 400_000;
                 self.tell(Event::Woken);
             }
             _ => {}
@@ -413,6 +613,10 @@ impl World {
                 .values()
                 .filter(|pod| !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed));
             for mut pod in open.cloned().collect::<Vec<_>>() {
+                if pod.terminating {
+                    self.remove(&pod);
+                    continue;
+                }
                 pod.phase = PodPhase::Succeeded;
                 self.pods.insert(pod.name.clone(), pod.clone());
                 self.unseen.push_back(Event::PodSeen(pod));
@@ -433,9 +637,11 @@ proptest! {
         nodes in 0..12_usize,
         pool in 1..5_u32,
         previous in 0..3_usize,
-        actions in prop::collection::vec(action(), 0..120),
+        limits in prop_oneof![Just(limits()), drawn_limits()],
+        actions in prop::collection::vec(action(), 0..160),
     ) {
-        let mut world = World::new(nodes, pool, previous);
+        let retries = limits.retries as usize;
+        let mut world = World::of(Plan { limits, ..plan(nodes, pool, previous) });
         for action in actions {
             world.act(action);
         }
@@ -444,7 +650,7 @@ proptest! {
         prop_assert!(world.execution.nodes().iter().all(|node| node.state().is_final()));
         for (node, created) in &world.creations {
             let gone = world.gone.iter().filter(|pod| pod.node == *node).count();
-            prop_assert!(*created as usize <= 1 + gone, "{} got {} pods, {} were deleted", node, created, gone);
+            prop_assert!(*created as usize <= 1 + retries + gone, "{} got {} pods, {} were deleted", node, created, gone);
         }
     }
 
@@ -480,6 +686,8 @@ fn a_late_result_turns_no_result_into_succeeded_while_the_execution_runs() {
     world.act(Action::AnswerWell(0));
     world.act(Action::AnswerWell(0));
     world.act(Action::End(0, true));
+    // The ended pod is settled, then the volume is looked at.
+    world.act(Action::AnswerWell(0));
     world.act(Action::AnswerWell(0));
     assert_eq!(world.execution.nodes()[0].state(), NodeState::Failed);
     world.tell(Event::ResultStored {

@@ -46,8 +46,10 @@ fn old_pod(name: &str, node: &str, owner: &str, execution: &str, phase: PodPhase
         execution: Some(id(execution)),
         phase,
         terminating: false,
+        grace: Duration::ZERO,
         reason: String::new(),
         message: String::new(),
+        waiting: None,
         containers: vec!["job".to_owned()],
     }
 }

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::core::taint::Taint;
-use controller::core::views::{NodeView, PodPhase, PodView};
-use controller::ports::cluster::{Cluster, PodWatchEvent, ServiceAddress};
+use controller::core::views::{NodeView, PodPhase, PodView, Waiting};
+use controller::ports::cluster::{
+    Cluster, NodeWatchEvent, PodWatchEvent, ServiceAddress, WatchEvent as PortEvent,
+};
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::Stream;
 use futures::stream::{self, Iter};
@@ -152,13 +154,36 @@ pub fn pod_view(pod: &Object) -> PodView {
             .and_then(|id| ExecutionId::parse(id)),
         phase: PodPhase::parse(Some(pod.text("/status/phase"))),
         terminating: pod.metadata.deletion_timestamp.is_some(),
+        grace: Duration::from_secs(
+            pod.metadata
+                .deletion_grace_period_seconds
+                .unwrap_or(0)
+                .unsigned_abs(),
+        ),
         reason,
         message,
+        waiting: waiting(pod),
         containers: names("/spec/initContainers")
             .chain(names("/spec/containers"))
             .map(str::to_owned)
             .collect(),
     }
+}
+
+/// The first container that waits because something is wrong.
+fn waiting(pod: &Object) -> Option<Waiting> {
+    let init = pod.list("/status/initContainerStatuses");
+    let mut all = init.iter().chain(pod.list("/status/containerStatuses"));
+    all.find_map(|container| {
+        let waiting = &container["state"]["waiting"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let reason = text(&waiting["reason"]);
+        Waiting::is_trouble(&reason).then(|| Waiting {
+            container: text(&container["name"]),
+            reason,
+            message: text(&waiting["message"]),
+        })
+    })
 }
 
 /// The pod's own words, else those of the first container that failed.
@@ -189,16 +214,25 @@ fn reason_and_message(pod: &Object) -> (String, String) {
     (reason.to_owned(), message)
 }
 
-/// A watch in progress.
-struct Watch {
-    cluster: SimCluster,
-    changes: watch::Receiver<u64>,
-    cursor: Option<WatchCursor>,
-    ready: VecDeque<PodWatchEvent>,
+/// What is watched: all objects of a resource that are selected, each as a view.
+struct Watched<V> {
+    row: &'static Row,
+    namespace: Option<Arc<str>>,
+    selector: Selector,
+    view: fn(&Object) -> V,
 }
 
-impl Watch {
-    async fn next(&mut self) -> Result<PodWatchEvent, ClusterError> {
+/// A watch in progress.
+struct Watch<V> {
+    cluster: SimCluster,
+    watched: Watched<V>,
+    changes: watch::Receiver<u64>,
+    cursor: Option<WatchCursor>,
+    ready: VecDeque<PortEvent<V>>,
+}
+
+impl<V> Watch<V> {
+    async fn next(&mut self) -> Result<PortEvent<V>, ClusterError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
@@ -214,13 +248,14 @@ impl Watch {
                 return Err(gone());
             }
             self.cluster.traffic.watch_events(events.len());
+            let view = self.watched.view;
             for event in events {
                 match event {
-                    WatchEvent::Added(pod) | WatchEvent::Modified(pod) => {
-                        self.ready.push_back(PodWatchEvent::Applied(pod_view(&pod)));
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                        self.ready.push_back(PortEvent::Applied(view(&object)));
                     }
-                    WatchEvent::Deleted(pod) => {
-                        self.ready.push_back(PodWatchEvent::Deleted(pod_view(&pod)));
+                    WatchEvent::Deleted(object) => {
+                        self.ready.push_back(PortEvent::Deleted(view(&object)));
                     }
                     WatchEvent::Bookmark { .. } => {}
                     WatchEvent::Error(_) => self.cursor = None,
@@ -230,21 +265,46 @@ impl Watch {
     }
 
     /// Lists, and watches from the version of the list on.
-    fn begin(&mut self) -> Result<PodWatchEvent, ClusterError> {
-        let cluster = &self.cluster;
-        let begun = cluster.api.read(|state| {
-            let pods = cluster.pods_of_owner(state)?;
-            cluster.traffic.request("watch", resource::PODS.plural);
+    fn begin(&mut self) -> Result<PortEvent<V>, ClusterError> {
+        let (traffic, watched) = (&self.cluster.traffic, &self.watched);
+        let namespace = watched.namespace.as_deref();
+        let begun = self.cluster.api.read(|state| {
+            let options = ListOptions {
+                namespace,
+                selector: watched.selector.clone(),
+                ..ListOptions::default()
+            };
+            let list = state.list(watched.row, &options)?;
+            traffic.list(watched.row.plural, list.items.len());
+            traffic.request("watch", watched.row.plural);
             let from = WatchFrom::Version(state.version());
-            let space = Some(&*cluster.namespace);
-            Ok((
-                pods,
-                state.watch(&resource::PODS, space, cluster.selector(), from),
-            ))
+            let selector = watched.selector.clone();
+            let cursor = state.watch(watched.row, namespace, selector, from);
+            let views = list.items.iter().map(|object| (watched.view)(object));
+            Ok((views.collect(), cursor))
         });
-        let (pods, cursor) = begun.map_err(|status: Status| error_of(&status))?;
+        let (views, cursor) = begun.map_err(|status: Status| error_of(&status))?;
         self.cursor = Some(cursor);
-        Ok(PodWatchEvent::Restarted(pods))
+        Ok(PortEvent::Restarted(views))
+    }
+}
+
+impl SimCluster {
+    fn watch<V: Send>(
+        &self,
+        watched: Watched<V>,
+    ) -> impl Stream<Item = Result<PortEvent<V>, ClusterError>> + Send {
+        let watch = Watch {
+            cluster: self.clone(),
+            watched,
+            changes: self.api.subscribe(),
+            cursor: None,
+            ready: VecDeque::new(),
+        };
+        stream::unfold(watch, |mut watch| async {
+            let event = watch.next().await;
+            Some((event, watch))
+        })
     }
 }
 
@@ -275,16 +335,35 @@ impl Cluster for SimCluster {
     }
 
     fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
-        let watch = Watch {
-            cluster: self.clone(),
-            changes: self.api.subscribe(),
-            cursor: None,
-            ready: VecDeque::new(),
-        };
-        stream::unfold(watch, |mut watch| async {
-            let event = watch.next().await;
-            Some((event, watch))
+        self.watch(Watched {
+            row: &resource::PODS,
+            namespace: Some(Arc::clone(&self.namespace)),
+            selector: self.selector(),
+            view: pod_view,
         })
+    }
+
+    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
+        self.watch(Watched {
+            row: &resource::NODES,
+            namespace: None,
+            selector: Selector::default(),
+            view: node_view,
+        })
+    }
+
+    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        self.traffic.request("delete", resource::PODS.plural);
+        let now = self.api.now();
+        let options = DeleteOptions {
+            uid: Some(uid.to_owned()),
+            ..DeleteOptions::default()
+        };
+        let target = self.target(&resource::PODS, name);
+        let deleted = self
+            .api
+            .with_state(|state| state.delete(now, target, &options));
+        deleted.map(drop).map_err(|status| error_of(&status))
     }
 
     async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {

@@ -14,7 +14,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, ListParams, LogParams, PostParams};
+use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -28,7 +28,9 @@ use super::slim::{SlimNode, SlimPod};
 use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use crate::core::views::{NodeView, PodView};
-use crate::ports::cluster::{Cluster, LIST_PAGE_SIZE, PodWatchEvent, ServiceAddress};
+use crate::ports::cluster::{
+    Cluster, LIST_PAGE_SIZE, NodeWatchEvent, PodWatchEvent, ServiceAddress, WatchEvent,
+};
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
 /// A write that is not answered in this time has an unknown outcome. Below leaseDuration − renewDeadline by default (5 s), so
@@ -132,6 +134,37 @@ impl KubeCluster {
     }
 }
 
+/// Watches objects as their views, page by page where it lists.
+fn watch<K, V>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<WatchEvent<V>, ClusterError>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    V: From<K> + Send,
+{
+    let mut listed = Vec::new();
+    watcher(api, config.page_size(LIST_PAGE_SIZE)).filter_map(move |event| {
+        let message = match event {
+            Ok(watcher::Event::Init) => {
+                listed = Vec::new();
+                None
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                listed.push(object.into());
+                None
+            }
+            Ok(watcher::Event::InitDone) => {
+                Some(Ok(WatchEvent::Restarted(std::mem::take(&mut listed))))
+            }
+            Ok(watcher::Event::Apply(object)) => Some(Ok(WatchEvent::Applied(object.into()))),
+            Ok(watcher::Event::Delete(object)) => Some(Ok(WatchEvent::Deleted(object.into()))),
+            Err(error) => Some(Err(from_watcher(&error))),
+        };
+        std::future::ready(message)
+    })
+}
+
 /// Runs a call with a deadline; a missed one is `Unavailable`.
 async fn within<T>(
     limit: Duration,
@@ -171,29 +204,15 @@ impl Cluster for KubeCluster {
     }
 
     fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
-        let config = watcher::Config::default()
-            .labels(&self.owner_selector())
-            .page_size(LIST_PAGE_SIZE);
-        let mut listed = Vec::new();
-        watcher(self.api::<SlimPod>(), config).filter_map(move |event| {
-            let message = match event {
-                Ok(watcher::Event::Init) => {
-                    listed = Vec::new();
-                    None
-                }
-                Ok(watcher::Event::InitApply(pod)) => {
-                    listed.push(pod.into());
-                    None
-                }
-                Ok(watcher::Event::InitDone) => {
-                    Some(Ok(PodWatchEvent::Restarted(std::mem::take(&mut listed))))
-                }
-                Ok(watcher::Event::Apply(pod)) => Some(Ok(PodWatchEvent::Applied(pod.into()))),
-                Ok(watcher::Event::Delete(pod)) => Some(Ok(PodWatchEvent::Deleted(pod.into()))),
-                Err(error) => Some(Err(from_watcher(&error))),
-            };
-            std::future::ready(message)
-        })
+        let config = watcher::Config::default().labels(&self.owner_selector());
+        watch(self.api::<SlimPod>(), config)
+    }
+
+    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
+        watch(
+            Api::<SlimNode>::all(self.client.clone()),
+            watcher::Config::default(),
+        )
     }
 
     async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
@@ -206,6 +225,22 @@ impl Cluster for KubeCluster {
             .map_err(|error| ClusterError::new(ClusterErrorKind::Refused, error.to_string()))?;
         // Deleting thousands takes an API server longer than one write.
         within(READ_TIMEOUT, self.client.request::<IgnoredAny>(request))
+            .await
+            .map(drop)
+    }
+
+    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_owned()),
+                ..Preconditions::default()
+            }),
+            ..DeleteParams::background()
+        };
+        let request = Request::new(Pod::url_path(&(), Some(&self.namespace)))
+            .delete(name, &params)
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Refused, error.to_string()))?;
+        within(WRITE_TIMEOUT, self.client.request::<IgnoredAny>(request))
             .await
             .map(drop)
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use crate::core::taint::Taint;
-use crate::core::views::{NodeView, PodPhase, PodView};
+use crate::core::views::{NodeView, PodPhase, PodView, Waiting};
 
 /// The part of a node that [`NodeView`] needs.
 #[derive(Debug, Clone, Deserialize)]
@@ -102,6 +103,15 @@ struct ContainerStatus {
 #[derive(Debug, Clone, Default, Deserialize)]
 struct ContainerState {
     terminated: Option<Terminated>,
+    waiting: Option<WaitingState>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct WaitingState {
+    #[serde(default)]
+    reason: String,
+    #[serde(default)]
+    message: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -124,6 +134,7 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         uid: Option<String>,
         resource_version: Option<String>,
         deletion_timestamp: Option<Time>,
+        deletion_grace_period_seconds: Option<i64>,
         labels: Option<BTreeMap<String, String>>,
     }
     let slim = Slim::deserialize(deserializer)?;
@@ -132,6 +143,7 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         uid: slim.uid,
         resource_version: slim.resource_version,
         deletion_timestamp: slim.deletion_timestamp,
+        deletion_grace_period_seconds: slim.deletion_grace_period_seconds,
         labels: slim.labels,
         ..ObjectMeta::default()
     })
@@ -161,6 +173,7 @@ impl From<SlimPod> for PodView {
     fn from(pod: SlimPod) -> Self {
         let labels = pod.metadata.labels.unwrap_or_default();
         let (reason, message) = pod.status.reason_and_message();
+        let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
         Self {
             name: pod.metadata.name.unwrap_or_default(),
             uid: pod.metadata.uid.unwrap_or_default(),
@@ -171,8 +184,10 @@ impl From<SlimPod> for PodView {
                 .and_then(|id| ExecutionId::parse(id)),
             phase: PodPhase::parse(pod.status.phase.as_deref()),
             terminating: pod.metadata.deletion_timestamp.is_some(),
+            grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
             reason,
             message,
+            waiting: pod.status.waiting(),
             containers: (pod.spec.init_containers.into_iter())
                 .chain(pod.spec.containers)
                 .map(|container| container.name)
@@ -182,6 +197,19 @@ impl From<SlimPod> for PodView {
 }
 
 impl PodStatus {
+    fn waiting(&self) -> Option<Waiting> {
+        (self.init_container_statuses.iter())
+            .chain(&self.container_statuses)
+            .find_map(|container| {
+                let waiting = container.state.waiting.as_ref()?;
+                Waiting::is_trouble(&waiting.reason).then(|| Waiting {
+                    container: container.name.clone(),
+                    reason: waiting.reason.clone(),
+                    message: waiting.message.clone(),
+                })
+            })
+    }
+
     /// The pod's own words, else those of the first container that failed.
     fn reason_and_message(&self) -> (String, String) {
         if !self.reason.is_empty() || !self.message.is_empty() {

@@ -33,3 +33,30 @@ pub fn backoff(kind: ClusterErrorKind, tries: u32, key: &str) -> Duration {
         _ => base.mul_f64(0.75 + f64::from(hash % 256) / 512.0),
     }
 }
+
+/// The pause before the second attempt on a node; doubled each time, as Kubernetes' Job does it.
+const ATTEMPT_BACKOFF_MIN: Duration = Duration::from_secs(10);
+
+/// The longest pause between two attempts, as for a Job.
+const ATTEMPT_BACKOFF_MAX: Duration = Duration::from_mins(6);
+
+/// The pause after attempt `attempt`, counted from 1, has failed.
+#[must_use]
+pub fn attempt_backoff(attempt: u32) -> Duration {
+    ATTEMPT_BACKOFF_MIN
+        .saturating_mul(1 << attempt.saturating_sub(1).min(10))
+        .min(ATTEMPT_BACKOFF_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_spaced_as_those_of_a_job() {
+        let pauses: Vec<u64> = (1..=8)
+            .map(|attempt| attempt_backoff(attempt).as_secs())
+            .collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 360, 360]);
+    }
+}

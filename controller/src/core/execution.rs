@@ -2,185 +2,44 @@
 //!
 //! It owns the frozen node list, the pool, and the state of each node. Invariants, checked by `invariants`: a slot is
 //! released once; job pods not ended, creates in flight included, never exceed the pool unless an earlier execution left
-//! some; an ended node stays ended (but for `NoResult`, which a late result turns into `succeeded`); the execution ends
-//! when every node has. Deliberately not here: listing nodes, choosing the id, files, metrics, waiting; `runtime` does those.
+//! some; an ended node stays ended (but for `NoResult`, which a late result turns into `succeeded`, and `Deleted`, which
+//! the node's own deletion turns into `lost`); the execution ends when every node has. Everything it knows is plain data that
+//! follows from its plan and the events. Deliberately not here: listing nodes, choosing the id, files, metrics, waiting;
+//! `runtime` does those.
 
+mod announcing;
 mod clearing;
 mod creating;
+mod deadlines;
+mod deleting;
+mod ends;
+mod messages;
+mod nodes;
+mod timers;
+mod view;
 mod watching;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use self::announcing::{Failures, Tally};
 use self::clearing::Clearing;
-use super::failure::ClusterError;
+use self::deleting::{Deletion, EndedPods};
+pub use self::messages::{CreateError, Effect, Event, Plan};
+use self::timers::Alarm;
 use super::ids::ExecutionId;
-use super::node_run::Progress;
+use super::limits::Limits;
+use super::node_run::{Failure, Progress};
 pub use super::node_run::{NodeRun, PlannedNode};
 use super::pod_phase;
-use super::pod_pool::{PodPool, SlotHolder};
-use super::state::{ExecutionState, NodeState, Reason, Trigger};
-use super::summary::{ExecutionSummary, NodeSummary, SCHEMA_VERSION};
+use super::pod_pool::PodPool;
+use super::state::{NodeState, Reason, Trigger};
 use super::time::{Monotonic, Now};
-use super::views::PodView;
 
 /// How long the pods of other executions are waited for before they keep their slots and fail their nodes.
 pub const CLEARING_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// What an execution begins with; frozen from here on.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// The controller's name: the value of the owner label.
-    pub owner: String,
-    /// The execution's id.
-    pub id: ExecutionId,
-    /// What began it.
-    pub trigger: Trigger,
-    /// The time it was due.
-    pub scheduled_time: Timestamp,
-    /// When it began: before the nodes were listed.
-    pub started: Now,
-    /// Slots of the pool.
-    pub pool_size: NonZeroU32,
-    /// Whether a node needs a result to have succeeded.
-    pub result_expected: bool,
-    /// The eligible nodes, in the order in which they get their pods.
-    pub nodes: Vec<PlannedNode>,
-    /// The nodes left out, each with why.
-    pub excluded: Vec<(String, Reason, String)>,
-    /// The pods of this owner that belong to other executions.
-    pub previous_pods: Vec<PodView>,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// The deletion of another execution's pods was answered.
-    PreviousPodsDeleted {
-        /// Whose pods.
-        execution: ExecutionId,
-        /// The answer.
-        result: Result<(), ClusterError>,
-    },
-    /// A create was answered well.
-    Created {
-        /// Which node's.
-        index: usize,
-        /// The pod.
-        pod: PodView,
-    },
-    /// A create was answered badly, or the pod could not be rendered.
-    CreateFailed {
-        /// Which node's.
-        index: usize,
-        /// Why.
-        error: CreateError,
-    },
-    /// A create was answered `AlreadyExists`; this is who holds the name.
-    NameHeld {
-        /// Which node's.
-        index: usize,
-        /// The pod of that name.
-        holder: PodView,
-    },
-    /// The watch showed a pod of this owner.
-    PodSeen(PodView),
-    /// A pod of this owner is gone.
-    PodGone(PodView),
-    /// The watch began again with every pod of this owner.
-    Relisted(Vec<PodView>),
-    /// A pod was read, because the watch gave an unclear picture of it.
-    PodRead {
-        /// Which node's.
-        index: usize,
-        /// The step of the effect that asked.
-        step: u32,
-        /// The answer.
-        result: Result<PodView, ClusterError>,
-    },
-    /// The volume was looked at; what it held was told with `ResultStored` before this.
-    LookedForResult {
-        /// Which node's.
-        index: usize,
-        /// The step of the effect that asked.
-        step: u32,
-    },
-    /// A result of a node is on disk.
-    ResultStored {
-        /// The node's name.
-        node: String,
-        /// The report's stored name.
-        name: String,
-        /// Samples in it.
-        samples: u32,
-    },
-    /// A file of a node is on disk.
-    FileStored {
-        /// The node's name.
-        node: String,
-        /// The report's stored name.
-        name: String,
-    },
-    /// The time of [`Execution::next_wakeup`] has come.
-    Woken,
-}
-
-/// Why there is no pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CreateError {
-    /// The template gives no pod for this node.
-    Template(String),
-    /// The call failed.
-    Cluster(ClusterError),
-}
-
-/// What to do. Each can be repeated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Delete the job pods of another execution; answer with `PreviousPodsDeleted`.
-    DeletePreviousPods(ExecutionId),
-    /// Create the pod of the node at `index` under this name; answer with `Created`, `CreateFailed` or `NameHeld`.
-    CreatePod {
-        /// The node's place in the list.
-        index: usize,
-        /// The pod's name.
-        pod_name: String,
-    },
-    /// Read a pod of which the watch gives an unclear picture; answer with `PodRead`.
-    ReadPod {
-        /// The node's place in the list.
-        index: usize,
-        /// To be repeated in the answer: one that comes after the node has moved on is void.
-        step: u32,
-        /// The pod's name.
-        pod_name: String,
-    },
-    /// Look on the volume for a result that nobody told of; answer with `ResultStored` where there is one, then with
-    /// `LookedForResult`.
-    LookForResult {
-        /// The node's place in the list.
-        index: usize,
-        /// To be repeated in the answer.
-        step: u32,
-    },
-    /// The pod of the node at `index` ended: save its logs where that is configured.
-    PodEnded {
-        /// The node's place in the list.
-        index: usize,
-        /// The pod as it was last seen.
-        pod: PodView,
-    },
-    /// The node at `index` reached, or changed, its final state: export and log it.
-    NodeEnded {
-        /// The node's place in the list.
-        index: usize,
-    },
-    /// Every node has ended.
-    Ended,
-}
 
 /// One execution. See the module's documentation.
 #[derive(Debug, Clone)]
@@ -191,6 +50,7 @@ pub struct Execution {
     scheduled_time: Timestamp,
     started: Now,
     ended: Option<Now>,
+    limits: Limits,
     result_expected: bool,
     nodes: Vec<NodeRun>,
     excluded: Vec<(String, Reason, String)>,
@@ -198,10 +58,22 @@ pub struct Execution {
     index_by_pod: BTreeMap<String, usize>,
     pool: PodPool,
     next_waiting: usize,
+    /// Nodes whose next attempt may begin as soon as there is a slot.
+    again: VecDeque<usize>,
     ended_nodes: usize,
     counts: BTreeMap<NodeState, u32>,
-    /// When creates are repeated, soonest first; entries of nodes that no longer wait are skipped.
-    retries: BTreeSet<(Monotonic, usize)>,
+    failures: Failures,
+    /// Why no further pod is created.
+    stopped: Option<Failure>,
+    /// When the execution must have ended, until that has passed.
+    deadline: Option<Monotonic>,
+    /// Soonest first.
+    alarms: BTreeSet<(Monotonic, usize, Alarm)>,
+    /// Deletions of single pods under way, by uid.
+    deletions: BTreeMap<String, Deletion>,
+    /// When they are repeated.
+    deletion_retries: BTreeSet<(Monotonic, String)>,
+    ended_pods: EndedPods,
     clearing: Option<Clearing>,
     /// Pods of other executions that have not ended, by uid: their node.
     previous: BTreeMap<String, String>,
@@ -257,7 +129,16 @@ impl Execution {
             next_waiting: 0,
             ended_nodes: 0,
             counts,
-            retries: BTreeSet::new(),
+            again: VecDeque::new(),
+            failures: Failures::default(),
+            stopped: None,
+            deadline: (plan.limits.execution_deadline)
+                .map(|limit| plan.started.monotonic.after(limit)),
+            alarms: BTreeSet::new(),
+            deletions: BTreeMap::new(),
+            deletion_retries: BTreeSet::new(),
+            ended_pods: EndedPods::default(),
+            limits: plan.limits,
             clearing: Some(Clearing {
                 deadline: now.monotonic.after(CLEARING_TIMEOUT),
                 pending,
@@ -273,11 +154,21 @@ impl Execution {
             Event::PreviousPodsDeleted { execution, result } => {
                 self.previous_deleted(now, &execution, result);
             }
-            Event::Created { index, pod } => self.created(now, index, &pod, &mut effects),
-            Event::NameHeld { index, holder } => self.name_held(now, index, &holder, &mut effects),
-            Event::CreateFailed { index, error } => {
-                self.create_failed(now, index, error, &mut effects);
-            }
+            Event::Created {
+                index,
+                attempt,
+                pod,
+            } => self.created(now, index, attempt, &pod, &mut effects),
+            Event::NameHeld {
+                index,
+                attempt,
+                holder,
+            } => self.name_held(now, index, attempt, &holder, &mut effects),
+            Event::CreateFailed {
+                index,
+                attempt,
+                error,
+            } => self.create_failed(now, index, attempt, error, &mut effects),
             Event::PodSeen(pod) => self.pod_seen(now, &pod, &mut effects),
             Event::PodGone(pod) => self.pod_gone(now, &pod, &mut effects),
             Event::Relisted(pods) => self.relisted(now, &pods, &mut effects),
@@ -295,24 +186,17 @@ impl Execution {
                 self.looked_for_result(now, index, step, &mut effects);
             }
             Event::FileStored { node, name } => self.file_stored(&node, name),
-            Event::Woken => self.retry_due(now, &mut effects),
+            Event::PodDeleted { uid, result, .. } => {
+                self.pod_deleted(now, &uid, result, &mut effects);
+            }
+            Event::PodSettled { uid } => self.pod_settled(&uid, &mut effects),
+            Event::NodeSeen(view) => self.node_seen(now, &view, &mut effects),
+            Event::NodeGone(view) => self.node_gone(now, &view, &mut effects),
+            Event::NodesRelisted(views) => self.nodes_relisted(now, &views, &mut effects),
+            Event::Woken => self.woken(now, &mut effects),
         }
         self.proceed(now, &mut effects);
         effects
-    }
-
-    /// When `Woken` is to be sent, where something waits for time to pass.
-    #[must_use]
-    pub fn next_wakeup(&self) -> Option<Monotonic> {
-        if self.ended.is_some() {
-            return None;
-        }
-        let clearing = self.clearing.iter().flat_map(|clearing| {
-            let retries = clearing.pending.values().flatten().map(|(_, due)| *due);
-            retries.chain([clearing.deadline])
-        });
-        let retry = self.retries.first().map(|(due, _)| *due);
-        clearing.chain(retry).min()
     }
 
     /// Does what became possible: ends the clearing, fills free slots, ends the execution.
@@ -323,12 +207,12 @@ impl Execution {
         if self.clearing.is_some() {
             self.end_clearing(now, effects);
         }
-        while self.pool.has_room() && self.next_waiting < self.nodes.len() {
-            let index = self.next_waiting;
-            self.next_waiting += 1;
-            if self.nodes[index].state == NodeState::Waiting && self.pool.take(index) {
+        while self.pool.has_room()
+            && let Some(index) = self.next_turn(now, effects)
+        {
+            if self.pool.take(index) {
                 self.set_state(index, NodeState::Running);
-                self.create(index, 1, effects);
+                self.begin_attempt(index, effects);
             }
         }
         if self.ended_nodes == self.nodes.len() {
@@ -337,28 +221,24 @@ impl Execution {
         }
     }
 
-    fn end_node(
-        &mut self,
-        now: Now,
-        index: usize,
-        end: Result<(), (Reason, String)>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let node = &mut self.nodes[index];
-        if node.state.is_final() {
-            return;
+    /// The node that gets the next slot: one that had its turn before goes first, the others in the order of the list.
+    fn next_turn(&mut self, now: Now, effects: &mut Vec<Effect>) -> Option<usize> {
+        loop {
+            let index = match self.again.pop_front() {
+                Some(index) => index,
+                None if self.next_waiting < self.nodes.len() => {
+                    self.next_waiting += 1;
+                    self.next_waiting - 1
+                }
+                None => return None,
+            };
+            // One that waits for its next attempt gets its turn through `again` alone.
+            if self.nodes[index].state == NodeState::Waiting
+                && self.can_take_a_pod(now, index, effects)
+            {
+                return Some(index);
+            }
         }
-        let state;
-        (state, node.reason, node.message) = match end {
-            Ok(()) => (NodeState::Succeeded, None, String::new()),
-            Err((reason, message)) => (NodeState::Failed, Some(reason), message),
-        };
-        node.ended.get_or_insert(now);
-        node.advance(Progress::Idle);
-        self.set_state(index, state);
-        self.ended_nodes += 1;
-        self.pool.release(&SlotHolder::Node(index));
-        effects.push(Effect::NodeEnded { index });
     }
 
     fn set_state(&mut self, index: usize, state: NodeState) {
@@ -386,11 +266,16 @@ impl Execution {
         node.samples = samples;
         remember(&mut node.reports, name);
         if node.progress == Progress::Looking {
-            self.end_node(now, index, Ok(()), effects);
+            self.end_attempt(now, index, Ok(()), effects);
         } else if node.reason == Some(Reason::NoResult) && self.ended.is_none() {
-            (node.reason, node.message) = (None, String::new());
-            self.set_state(index, NodeState::Succeeded);
-            effects.push(Effect::NodeEnded { index });
+            if node.state.is_final() {
+                (node.reason, node.message) = (None, String::new());
+                self.set_state(index, NodeState::Succeeded);
+                effects.push(Effect::NodeEnded { index });
+            } else {
+                // It waits for another attempt, which is not needed any more.
+                self.finish(now, index, NodeState::Succeeded, None, effects);
+            }
         }
     }
 
@@ -403,106 +288,6 @@ impl Execution {
     /// The nodes that hold a slot.
     fn running_indices(&self) -> impl Iterator<Item = usize> + '_ {
         self.pool.nodes()
-    }
-
-    /// The execution's id.
-    #[must_use]
-    pub fn id(&self) -> &ExecutionId {
-        &self.id
-    }
-
-    /// The nodes of the list, in its order.
-    #[must_use]
-    pub fn nodes(&self) -> &[NodeRun] {
-        &self.nodes
-    }
-
-    /// The node of that name, if it is in the list.
-    #[must_use]
-    pub fn node(&self, name: &str) -> Option<&NodeRun> {
-        self.index_by_node
-            .get(name)
-            .map(|&index| &self.nodes[index])
-    }
-
-    /// The pool.
-    #[must_use]
-    pub fn pool(&self) -> &PodPool {
-        &self.pool
-    }
-
-    /// Nodes of the list that have ended.
-    #[must_use]
-    pub fn ended_nodes(&self) -> usize {
-        self.ended_nodes
-    }
-
-    /// Nodes in each state, left-out ones included; states without a node are left out.
-    #[must_use]
-    pub fn counts(&self) -> &BTreeMap<NodeState, u32> {
-        &self.counts
-    }
-
-    /// Where it stands.
-    #[must_use]
-    pub fn state(&self) -> ExecutionState {
-        if self.ended.is_none() {
-            return ExecutionState::Running;
-        }
-        let succeeded = self
-            .counts
-            .get(&NodeState::Succeeded)
-            .map_or(0, |count| *count as usize);
-        match succeeded {
-            _ if self.nodes.is_empty() => ExecutionState::Empty,
-            0 => ExecutionState::Failed,
-            all if all == self.nodes.len() => ExecutionState::Succeeded,
-            _ => ExecutionState::Degraded,
-        }
-    }
-
-    /// From begin to end; none before the end.
-    #[must_use]
-    pub fn makespan(&self) -> Option<Duration> {
-        Some(self.ended?.monotonic.since(self.started.monotonic))
-    }
-
-    /// The summary of this moment.
-    #[must_use]
-    pub fn summary(&self) -> ExecutionSummary {
-        let excluded = self
-            .excluded
-            .iter()
-            .map(|(node, reason, message)| NodeSummary {
-                node: node.clone(),
-                state: NodeState::Excluded,
-                reason: Some(*reason),
-                message: message.clone(),
-                attempts: 0,
-                start_time: None,
-                end_time: None,
-                reports: Vec::new(),
-                samples: 0,
-            });
-        ExecutionSummary {
-            schema_version: SCHEMA_VERSION,
-            id: self.id.to_string(),
-            trigger: self.trigger,
-            state: self.state(),
-            scheduled_time: self.scheduled_time,
-            start_time: self.started.wall,
-            end_time: self.ended.map(|now| now.wall),
-            makespan_ms: self
-                .makespan()
-                .map(|makespan| u64::try_from(makespan.as_millis()).unwrap_or(u64::MAX)),
-            counts: self.counts.clone(),
-            nodes: self
-                .nodes
-                .iter()
-                .map(NodeRun::summary)
-                .chain(excluded)
-                .collect(),
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The invariants of an execution, as functions that tests, the simulator and production can call after every event.
 
-use super::execution::Execution;
+use super::execution::{Execution, NodeRun};
 use super::pod_pool::SlotHolder;
 use super::state::NodeState;
 
@@ -11,6 +11,9 @@ use super::state::NodeState;
 pub fn check(execution: &Execution) -> Result<(), String> {
     slots_belong_to_running_nodes(execution)?;
     ended_nodes_are_counted_once(execution)?;
+    attempts_stay_within_the_retries(execution)?;
+    what_went_wrong_says_why(execution)?;
+    a_stopped_execution_starts_nothing(execution)?;
     an_ended_execution_has_no_open_node(execution)
 }
 
@@ -74,6 +77,59 @@ fn ended_nodes_are_counted_once(execution: &Execution) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn attempts_stay_within_the_retries(execution: &Execution) -> Result<(), String> {
+    let most = execution.limits().retries.saturating_add(1);
+    for node in execution.nodes() {
+        let attempts = node.attempts();
+        let state = node.state();
+        let fits = match state {
+            NodeState::NotStarted => attempts == 0,
+            NodeState::Running | NodeState::Succeeded => (1..=most).contains(&attempts),
+            // One that waits for its next attempt must have one left.
+            NodeState::Waiting => attempts < most,
+            NodeState::Failed | NodeState::Lost | NodeState::Excluded => attempts <= most,
+        };
+        if !fits {
+            return Err(format!(
+                "node {} is {} after {attempts} attempts of at most {most}",
+                node.node(),
+                state.as_str()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn what_went_wrong_says_why(execution: &Execution) -> Result<(), String> {
+    for node in execution.nodes() {
+        let must_say = match node.state() {
+            NodeState::Failed | NodeState::Lost | NodeState::NotStarted => true,
+            NodeState::Succeeded => false,
+            _ => continue,
+        };
+        if must_say != node.reason().is_some() {
+            return Err(format!(
+                "node {} is {} for the reason {:?}",
+                node.node(),
+                node.state().as_str(),
+                node.reason()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn a_stopped_execution_starts_nothing(execution: &Execution) -> Result<(), String> {
+    let waits = |node: &&NodeRun| node.state() == NodeState::Waiting;
+    match execution.nodes().iter().find(waits) {
+        Some(node) if execution.is_stopped() => Err(format!(
+            "the execution is stopped, and node {} waits for its turn",
+            node.node()
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn an_ended_execution_has_no_open_node(execution: &Execution) -> Result<(), String> {

@@ -11,6 +11,7 @@ pub mod go_format;
 pub mod ids;
 pub mod invariants;
 pub mod job_pod;
+pub mod limits;
 pub mod media_type;
 pub mod metric_families;
 pub mod names;

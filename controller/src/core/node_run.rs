@@ -1,21 +1,27 @@
-//! One node of an execution: what people see of it, and where its pod stands.
+//! One node of an execution: what people see of it, where its pod stands, and where the node itself stands.
 
 use std::time::Duration;
 
+use super::pod_phase::Trouble;
 use super::state::{NodeState, Reason};
 use super::summary::NodeSummary;
-use super::time::Now;
+use super::time::{Monotonic, Now};
 
 /// One eligible node and the names its pod may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedNode {
     /// The node's name.
     pub node: String,
+    /// Its uid when it was listed: another node under its name is not this one.
+    pub uid: String,
     /// The name of its pod.
     pub pod_name: String,
     /// The name of its pod where somebody else's pod holds the first.
     pub alternative_pod_name: String,
 }
+
+/// Why something failed: the reason for machines, the message for people.
+pub(super) type Failure = (Reason, String);
 
 /// One node of the list.
 #[derive(Debug, Clone)]
@@ -24,15 +30,28 @@ pub struct NodeRun {
     pub(super) state: NodeState,
     pub(super) reason: Option<Reason>,
     pub(super) message: String,
+    pub(super) condition: NodeCondition,
     pub(super) progress: Progress,
     /// How often `progress` has changed.
     pub(super) step: u32,
-    pub(super) pod_name: String,
+    /// Attempts begun; the pod of the newest is what the fields below are about.
     pub(super) attempts: u32,
+    pub(super) pod_name: String,
+    /// The uid of the newest attempt's pod, whether it still exists or not.
+    pub(super) newest_uid: Option<String>,
     /// Whether the answer to the newest create may not be the whole story: an earlier one was not answered, or the watch
     /// began again meanwhile.
     pub(super) is_doubtful: bool,
     pub(super) started: Option<Now>,
+    pub(super) running_since: Option<Monotonic>,
+    /// What keeps the pod from running.
+    pub(super) trouble: Option<Trouble>,
+    /// Why we delete the pod: what its end will be called.
+    pub(super) overdue: Option<Failure>,
+    /// Whether the pod was seen on its way out.
+    pub(super) is_terminating: bool,
+    /// When a pod that is on its way out counts as lost.
+    pub(super) stop_by: Option<Monotonic>,
     pub(super) ended: Option<Now>,
     pub(super) reports: Vec<String>,
     pub(super) samples: u32,
@@ -48,12 +67,23 @@ pub(super) enum Progress {
     Creating { tries: u32 },
     /// A create failed and is repeated. Its outcome may be unknown: the slot stays taken.
     Retrying { tries: u32 },
-    /// A create was refused, but an earlier one was not answered: whether the pod exists is being read.
-    Settling { tries: u32, refusal: String },
+    /// No pod is wanted any more, but an earlier create was not answered: whether the pod exists is being read.
+    Settling { tries: u32, failure: Failure },
     /// The pod exists.
     Exists { uid: String },
     /// The pod succeeded without a result that we know of: the volume is looked at before it is believed.
     Looking,
+}
+
+/// Where the node itself stands, as far as the node watch has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NodeCondition {
+    /// Its condition Ready is True.
+    Ready,
+    /// It is not, and was first seen so then.
+    NotReady { since: Monotonic },
+    /// It was deleted, or another node has its name.
+    Gone,
 }
 
 impl NodeRun {
@@ -64,16 +94,46 @@ impl NodeRun {
             state: NodeState::Waiting,
             reason: None,
             message: String::new(),
+            condition: NodeCondition::Ready,
             progress: Progress::Idle,
             step: 0,
             attempts: 0,
+            newest_uid: None,
             is_doubtful: false,
             started: None,
+            running_since: None,
+            trouble: None,
+            overdue: None,
+            is_terminating: false,
+            stop_by: None,
             ended: None,
             reports: Vec::new(),
             samples: 0,
             has_result: false,
         }
+    }
+
+    /// Begins the next attempt under this pod name: nothing of the pod before it counts any more.
+    pub(super) fn begin_attempt(&mut self, pod_name: String) {
+        self.attempts += 1;
+        self.pod_name = pod_name;
+        if let Some(reason) = self.reason.take() {
+            self.message = format!(
+                "attempt {} ended with {}: {}",
+                self.attempts - 1,
+                reason.as_str(),
+                self.message
+            );
+        }
+        self.newest_uid = None;
+        self.is_doubtful = false;
+        self.started = None;
+        self.running_since = None;
+        self.trouble = None;
+        self.overdue = None;
+        self.is_terminating = false;
+        self.stop_by = None;
+        self.ended = None;
     }
 
     pub(super) fn advance(&mut self, progress: Progress) {
@@ -87,7 +147,7 @@ impl NodeRun {
         &self.names.node
     }
 
-    /// The name of its pod.
+    /// The name of its newest pod.
     #[must_use]
     pub fn pod_name(&self) -> &str {
         &self.pod_name
@@ -111,7 +171,13 @@ impl NodeRun {
         &self.message
     }
 
-    /// From the pod's creation to its end; none before.
+    /// Attempts begun.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// From the creation of its newest pod to its end; none before.
     #[must_use]
     pub fn duration(&self) -> Option<Duration> {
         Some(self.ended?.monotonic.since(self.started?.monotonic))
@@ -123,13 +189,19 @@ impl NodeRun {
         self.attempts > 0
     }
 
-    /// The uid of its pod, while that exists.
+    /// The uid of its pod, while that exists and has not ended.
     #[must_use]
     pub fn pod_uid(&self) -> Option<&str> {
         match &self.progress {
             Progress::Exists { uid } => Some(uid),
             _ => None,
         }
+    }
+
+    /// The uid of its newest attempt's pod, where there was one.
+    #[must_use]
+    pub fn newest_pod_uid(&self) -> Option<&str> {
+        self.newest_uid.as_deref()
     }
 
     pub(super) fn summary(&self) -> NodeSummary {

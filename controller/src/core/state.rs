@@ -124,11 +124,31 @@ pub enum Reason {
     Template,
     /// Failed: the pod of an earlier execution on this node would not go away.
     PreviousPod,
+    /// Failed: an image could not be pulled before `podStartDeadline` passed, or its name is none.
+    ImagePull,
+    /// Failed: the kubelet could not create a container before `podStartDeadline` passed (`CreateContainerConfigError`, …).
+    CreateContainer,
+    /// Failed: the pod did not run before `podStartDeadline` passed.
+    StartDeadline,
+    /// Failed: the pod ran longer than `podRunDeadline`, or than the template's `activeDeadlineSeconds`.
+    RunDeadline,
+    /// Failed: the kubelet refused the pod, because the node runs as many as it may.
+    OutOfPods,
+    /// Failed: the kubelet refused the pod for want of CPU, memory or another resource.
+    OutOfResources,
+    /// Failed: the kubelet refused the pod for another reason.
+    KubeletRefused,
+    /// Lost: the node is gone, or NotReady longer than `nodeLostTimeout`. `NotStarted`: likewise, before its turn.
+    NodeLost,
+    /// `NotStarted`: more nodes failed than `maxFailures` allows, and the policy is `FailFast`.
+    MaxFailures,
+    /// `Failed` or `NotStarted`: `executionDeadline` passed.
+    ExecutionDeadline,
 }
 
 impl Reason {
     /// Every reason, for metrics that begin at zero.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 22] = [
         Self::NodeSelector,
         Self::NodeExpression,
         Self::NotReady,
@@ -141,6 +161,16 @@ impl Reason {
         Self::Refused,
         Self::Template,
         Self::PreviousPod,
+        Self::ImagePull,
+        Self::CreateContainer,
+        Self::StartDeadline,
+        Self::RunDeadline,
+        Self::OutOfPods,
+        Self::OutOfResources,
+        Self::KubeletRefused,
+        Self::NodeLost,
+        Self::MaxFailures,
+        Self::ExecutionDeadline,
     ];
 
     /// The word for it in JSON, labels and text.
@@ -159,6 +189,16 @@ impl Reason {
             Self::Refused => "Refused",
             Self::Template => "Template",
             Self::PreviousPod => "PreviousPod",
+            Self::ImagePull => "ImagePull",
+            Self::CreateContainer => "CreateContainer",
+            Self::StartDeadline => "StartDeadline",
+            Self::RunDeadline => "RunDeadline",
+            Self::OutOfPods => "OutOfPods",
+            Self::OutOfResources => "OutOfResources",
+            Self::KubeletRefused => "KubeletRefused",
+            Self::NodeLost => "NodeLost",
+            Self::MaxFailures => "MaxFailures",
+            Self::ExecutionDeadline => "ExecutionDeadline",
         }
     }
 }

@@ -55,12 +55,12 @@ pub struct NodeSummary {
     /// The same for people.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub message: String,
-    /// Pods created for it.
+    /// Attempts begun: pods asked for.
     pub attempts: u32,
-    /// When its pod was created.
+    /// When its newest pod was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Timestamp>,
-    /// When its pod was seen to have ended.
+    /// When that was seen to have ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_time: Option<Timestamp>,
     /// Stored names of its reports, in the order of arrival.

@@ -1,6 +1,7 @@
 //! Nodes and pods as the core sees them: just the fields that decide something, so that thousands cost little.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::ids::ExecutionId;
 use super::taint::Taint;
@@ -51,6 +52,28 @@ impl PodPhase {
     }
 }
 
+/// Why a container does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The container's name.
+    pub container: String,
+    /// `state.waiting.reason`, such as `ImagePullBackOff`.
+    pub reason: String,
+    /// `state.waiting.message`; empty where unset.
+    pub message: String,
+}
+
+impl Waiting {
+    /// The reasons of a container whose turn has not come: nothing is wrong.
+    const ORDINARY: [&'static str; 3] = ["", "ContainerCreating", "PodInitializing"];
+
+    /// Whether it waits because something is wrong.
+    #[must_use]
+    pub fn is_trouble(reason: &str) -> bool {
+        !Self::ORDINARY.contains(&reason)
+    }
+}
+
 /// The fields of a job pod that the controller uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodView {
@@ -68,10 +91,14 @@ pub struct PodView {
     pub phase: PodPhase,
     /// Whether `metadata.deletionTimestamp` is set.
     pub terminating: bool,
+    /// `metadata.deletionGracePeriodSeconds`; zero where unset.
+    pub grace: Duration,
     /// `status.reason`, else the reason of the container that failed (`OOMKilled`, `Error`); empty where neither.
     pub reason: String,
     /// `status.message`, else a sentence about the container that failed; empty where neither.
     pub message: String,
+    /// The first container, init ones first, that waits because something is wrong.
+    pub waiting: Option<Waiting>,
     /// Names of init containers, then containers: those whose logs exist.
     pub containers: Vec<String>,
 }

@@ -21,16 +21,22 @@ pub use crate::core::views::{NodeView, PodPhase, PodView};
 /// memory.
 pub const LIST_PAGE_SIZE: u32 = 100;
 
-/// One message of the pod watch. A view never goes back: an implementation that reconnects lists again and says so.
+/// One message of a watch. A view never goes back: an implementation that reconnects lists again and says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PodWatchEvent {
-    /// Every job pod of this owner as it is now: at the start and after each relist. What is not in it is gone.
-    Restarted(Vec<PodView>),
-    /// A job pod was created or changed.
-    Applied(PodView),
-    /// A job pod is gone from the API server; the view is its last state.
-    Deleted(PodView),
+pub enum WatchEvent<V> {
+    /// Every object as it is now: at the start and after each relist. What is not in it is gone.
+    Restarted(Vec<V>),
+    /// An object was created or changed.
+    Applied(V),
+    /// An object is gone from the API server; the view is its last state.
+    Deleted(V),
 }
+
+/// One message of the watch of this owner's job pods.
+pub type PodWatchEvent = WatchEvent<PodView>;
+
+/// One message of the watch of all nodes.
+pub type NodeWatchEvent = WatchEvent<NodeView>;
 
 /// The address of the callback Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +57,10 @@ pub trait Cluster: Clone + Send + Sync + 'static {
     /// # Errors
     /// Any kind; nothing is returned of a list that broke off.
     fn list_nodes(&self) -> impl Future<Output = Result<Vec<NodeView>, ClusterError>> + Send;
+
+    /// Watches all nodes; begins with `Restarted`, and again after each interruption. Ends only with an error item or when
+    /// dropped; the caller begins again after a pause.
+    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send;
 
     /// Creates a job pod.
     ///
@@ -81,6 +91,16 @@ pub trait Cluster: Clone + Send + Sync + 'static {
     fn delete_pods(
         &self,
         execution: &ExecutionId,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
+
+    /// Deletes the pod of that name if it still has that uid, with its usual grace.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none, `Conflict` where another has the name, or any other kind. Can be repeated.
+    fn delete_pod(
+        &self,
+        name: &str,
+        uid: &str,
     ) -> impl Future<Output = Result<(), ClusterError>> + Send;
 
     /// Streams the log of one container of a pod that has started.

@@ -12,9 +12,10 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, PodPhase, PodView, PodWatchEvent, ServiceAddress};
+use super::cluster::{Cluster, PodPhase, PodView, PodWatchEvent, ServiceAddress, WatchEvent};
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::core::ids::ExecutionId;
+use crate::core::views::Waiting;
 
 /// The namespace that the implementation under test is bound to; it exists.
 pub const NAMESPACE: &str = "contract";
@@ -40,6 +41,12 @@ pub trait Control {
 
     /// Deletes a pod of [`NAMESPACE`] at once, without grace.
     fn delete_pod(&mut self, pod: &str) -> impl Future<Output = ()>;
+
+    /// Replaces the status of a node, as its kubelet or the node controller would.
+    fn set_node_status(&mut self, node: &str, status: Value) -> impl Future<Output = ()>;
+
+    /// Deletes a node.
+    fn delete_node(&mut self, node: &str) -> impl Future<Output = ()>;
 
     /// Lets a container of a pod of [`NAMESPACE`] print `text`.
     fn print(&mut self, pod: &str, container: &str, text: &str) -> impl Future<Output = ()>;
@@ -149,6 +156,40 @@ pub async fn nodes_are_listed_by_name_over_all_pages(
     assert_eq!(cordoned, ["n0008"]);
 }
 
+fn node_manifest(name: &str, ready: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    })
+}
+
+/// A watch of nodes begins with every node there is, then tells of each change and of nodes that go.
+pub async fn nodes_are_watched_from_what_is_there(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    control.create(node_manifest("a", "True")).await;
+    let mut watch = pin!(cluster.watch_nodes());
+    let WatchEvent::Restarted(nodes) = next(&mut watch).await else {
+        panic!("the watch begins with what is there")
+    };
+    assert_eq!(cluster.list_nodes().await, Ok(nodes));
+
+    let status = json!({"conditions": [{"type": "Ready", "status": "Unknown"}]});
+    control.set_node_status("a", status).await;
+    let WatchEvent::Applied(node) = next(&mut watch).await else {
+        panic!("a change of status is told as applied")
+    };
+    assert_eq!((&*node.name, node.ready), ("a", false));
+    control.delete_node("a").await;
+    let WatchEvent::Deleted(gone) = next(&mut watch).await else {
+        panic!("a node that goes is told")
+    };
+    assert_eq!((gone.name, gone.uid), (node.name, node.uid));
+}
+
 /// A created pod is answered as it stands, and is there when read.
 pub async fn a_created_pod_is_answered_as_it_stands(cluster: impl Cluster) {
     let created = create_ours(&cluster, "a", EXECUTION).await;
@@ -229,9 +270,9 @@ pub async fn a_label_that_is_no_execution_id_is_none(cluster: impl Cluster) {
     assert_eq!(pod.execution, None);
 }
 
-async fn next(
-    watch: &mut (impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Unpin),
-) -> PodWatchEvent {
+async fn next<V>(
+    watch: &mut (impl Stream<Item = Result<WatchEvent<V>, ClusterError>> + Unpin),
+) -> WatchEvent<V> {
     tokio::time::timeout(PATIENCE, watch.next())
         .await
         .expect("the watch says something")
@@ -340,6 +381,36 @@ pub async fn a_failed_pod_says_why(cluster: impl Cluster, mut control: impl Cont
     assert!(pod.message.contains("disk is missing"), "{}", pod.message);
 }
 
+/// A container that cannot start says why; one that has not been asked to says nothing.
+pub async fn a_pod_that_does_not_start_says_why(cluster: impl Cluster, mut control: impl Control) {
+    let waiting = |reason: &str, message: &str| {
+        let state = json!({"waiting": {"reason": reason, "message": message}});
+        json!({
+            "phase": "Pending",
+            "containerStatuses": [{
+                "name": "job", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+            }],
+        })
+    };
+    create_ours(&cluster, "a", EXECUTION).await;
+    control
+        .set_pod_status("a", waiting("ContainerCreating", ""))
+        .await;
+    let pod = cluster.get_pod("a").await.expect("the pod is read");
+    assert_eq!(pod.waiting, None);
+    let status = waiting("ImagePullBackOff", "no such image");
+    control.set_pod_status("a", status).await;
+    let pod = cluster.get_pod("a").await.expect("the pod is read");
+    assert_eq!(
+        pod.waiting,
+        Some(Waiting {
+            container: "job".to_owned(),
+            reason: "ImagePullBackOff".to_owned(),
+            message: "no such image".to_owned(),
+        })
+    );
+}
+
 /// Deleting is by this owner and one execution: nothing else goes. It can be repeated.
 pub async fn only_pods_of_one_execution_are_deleted(
     cluster: impl Cluster,
@@ -379,6 +450,30 @@ pub async fn a_running_pod_is_deleted_with_grace(cluster: impl Cluster, mut cont
     let pod = cluster.get_pod("a").await.expect("the pod is still there");
     assert!(pod.terminating);
     assert_eq!(pod.phase, PodPhase::Running);
+}
+
+/// One pod is deleted by name and uid, so that another of its name is safe; what has ended goes at once.
+pub async fn one_pod_is_deleted_if_it_is_that_one(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    let ended_pod = create_ours(&cluster, "ended", EXECUTION).await;
+    control.set_pod_status("ended", ended("Succeeded")).await;
+    let another = cluster.delete_pod("ended", "another-uid").await;
+    assert_eq!(kind(another), ClusterErrorKind::Conflict);
+    assert!(cluster.get_pod("ended").await.is_ok());
+    assert_eq!(cluster.delete_pod("ended", &ended_pod.uid).await, Ok(()));
+    let again = cluster.delete_pod("ended", &ended_pod.uid).await;
+    assert_eq!(kind(again), ClusterErrorKind::NotFound);
+
+    let running = create_ours(&cluster, "running", EXECUTION).await;
+    control.set_pod_status("running", ended("Running")).await;
+    for _ in 0..2 {
+        assert_eq!(cluster.delete_pod("running", &running.uid).await, Ok(()));
+    }
+    let pod = cluster.get_pod("running").await.expect("the pod is read");
+    assert!(pod.terminating);
+    assert_eq!(pod.grace, Duration::from_secs(30));
 }
 
 /// A log comes whole and in order.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::{info, warn};
 
 use self::schedule::ScheduleState;
@@ -23,7 +23,7 @@ use super::event::Event;
 use super::handle::ControllerHandle;
 use super::preparation::{self, Due, Prepared};
 use super::summary_writes::SummaryWrites;
-use super::{Ports, Settings, pod_watch};
+use super::{Ports, Settings, watches};
 use crate::core::execution::{self, Execution};
 use crate::core::ids::ExecutionId;
 use crate::core::job_pod::JobPodSpec;
@@ -51,6 +51,7 @@ pub struct Controller<P: Ports> {
     metrics: Arc<Metrics>,
     admission: Arc<Admission>,
     events: mpsc::Receiver<Event>,
+    events_sender: mpsc::Sender<Event>,
     tasks: JoinSet<Option<Event>>,
     schedule: ScheduleState,
     preparing: bool,
@@ -69,6 +70,7 @@ pub struct Controller<P: Ports> {
 struct Current {
     execution: Execution,
     job_pod: Arc<JobPodSpec>,
+    node_watch: AbortHandle,
     /// Tenths of the list that have ended, as last logged.
     logged_tenths: usize,
 }
@@ -95,7 +97,7 @@ impl<P: Ports> Controller<P> {
         };
         metrics.own().next_schedule(schedule.next);
         let mut tasks = JoinSet::new();
-        let watch = pod_watch::run(ports.clone(), sender);
+        let watch = watches::pods(ports.clone(), sender.clone());
         tasks.spawn(async {
             watch.await;
             None
@@ -106,6 +108,7 @@ impl<P: Ports> Controller<P> {
             metrics,
             admission,
             events,
+            events_sender: sender,
             tasks,
             schedule,
             preparing: false,
@@ -228,24 +231,18 @@ impl<P: Ports> Controller<P> {
             Event::Callback(callback) => self.callback(now, callback),
             Event::Prepared(Ok(prepared)) => self.start(now, *prepared),
             Event::Prepared(Err(error)) => self.not_started(&error),
-            Event::Answer(id, event) => {
-                if self
-                    .current
-                    .as_ref()
-                    .is_some_and(|current| *current.execution.id() == id)
-                {
-                    self.step(now, event);
-                }
-            }
+            Event::Answer(id, event) => self.tell(now, &id, event),
             Event::LogsSaved {
                 execution,
                 node,
+                uid,
                 stored_names,
             } => {
                 for name in stored_names {
                     let node = node.clone();
                     self.tell(now, &execution, execution::Event::FileStored { node, name });
                 }
+                self.tell(now, &execution, execution::Event::PodSettled { uid });
             }
             Event::LookedForResult {
                 execution,
@@ -313,10 +310,16 @@ impl<P: Ports> Controller<P> {
             callback_port: config.callback_service_port,
             owner: self.settings.owner.clone(),
         });
+        let watch = watches::nodes(self.api.ports.clone(), self.events_sender.clone(), id);
+        let node_watch = self.tasks.spawn(Box::pin(async {
+            watch.await;
+            None
+        }));
         let (execution, effects) = Execution::begin(plan, now);
         self.current = Some(Current {
             execution,
             job_pod,
+            node_watch,
             logged_tenths: 0,
         });
         self.summaries.note_change();
@@ -354,9 +357,14 @@ impl<P: Ports> Controller<P> {
         if self.is_current(id) {
             self.step(now, event);
         } else if let Some(ended) = self.ended.as_mut().filter(|ended| ended.id() == id) {
-            // An ended execution has nothing left to do.
-            ended.handle(now, event);
+            // An ended execution has nothing left to do but to delete ended pods.
+            let effects = ended.handle(now, event);
             self.summaries.note_amendment();
+            for effect in effects {
+                if let execution::Effect::DeletePod { pod_name, uid } = effect {
+                    self.delete_pod(id.clone(), pod_name, uid);
+                }
+            }
         }
     }
 

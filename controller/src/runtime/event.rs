@@ -21,10 +21,11 @@ pub(super) enum Event {
     Prepared(Result<Box<Prepared>, ClusterError>),
     /// An effect of an execution was answered.
     Answer(ExecutionId, execution::Event),
-    /// The logs of a node's pod are on disk, under these names.
+    /// The logs of a node's pod are on disk, under these names, where logs are kept.
     LogsSaved {
         execution: ExecutionId,
         node: String,
+        uid: String,
         stored_names: Vec<String>,
     },
     /// A summary was written, or could not be.

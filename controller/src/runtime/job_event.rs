@@ -17,7 +17,7 @@ use crate::ports::entropy::Entropy as _;
 use crate::ports::error::ClusterErrorKind;
 
 /// The reporting controller of every event, as `kubectl describe` shows it.
-const REPORTING_CONTROLLER: &str = "batch-job-controller";
+pub(super) const REPORTING_CONTROLLER: &str = "batch-job-controller";
 
 /// The pod that an event is about.
 #[derive(Debug, Clone)]
@@ -107,8 +107,8 @@ fn kubernetes_event(
     }
 }
 
-/// `<pod>.<16 hex digits>`, the pod's name cut so that it stays a valid object name.
-fn event_name(pod_name: &str, id: Uuid) -> String {
+/// `<object>.<16 hex digits>`, the object's name cut so that it stays a valid one.
+pub(super) fn event_name(pod_name: &str, id: Uuid) -> String {
     const MAX: usize = 253 - 17;
     let (high, _) = id.as_u64_pair();
     let pod_name = pod_name.get(..MAX).unwrap_or(pod_name);

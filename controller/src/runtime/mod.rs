@@ -3,6 +3,7 @@
 //! Everything it needs of the world comes through [`Ports`]; the simulator runs the same code under virtual time.
 
 pub mod admission;
+mod announcement;
 mod api_calls;
 pub mod callback_address;
 pub mod controller;
@@ -11,10 +12,10 @@ pub mod handle;
 mod job_event;
 pub mod mock;
 mod pod_logs;
-mod pod_watch;
 mod preparation;
 mod stored_result;
 mod summary_writes;
+mod watches;
 
 use std::fmt::Debug;
 

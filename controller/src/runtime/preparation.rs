@@ -10,9 +10,11 @@ use tracing::{info, warn};
 use super::admission::Admission;
 use super::api_calls::ApiCalls;
 use super::{Ports, Settings, callback_address};
+use crate::config::{Config, FailurePolicy};
 use crate::core::eligibility::Eligibility;
 use crate::core::execution::{Plan, PlannedNode};
 use crate::core::ids::ExecutionId;
+use crate::core::limits::Limits;
 use crate::core::names;
 use crate::core::retention;
 use crate::core::state::{Reason, Trigger};
@@ -72,6 +74,7 @@ pub(super) async fn prepare<P: Ports>(
     let plan = Plan {
         owner: config.name.clone(),
         pool_size: config.pod_pool_size.of(eligible.len()),
+        limits: limits(config, eligible.len()),
         trigger: due.trigger,
         scheduled_time: due.scheduled_time,
         started,
@@ -183,7 +186,7 @@ fn partition(
     settings: &Settings,
     id: &ExecutionId,
     nodes: Vec<NodeView>,
-) -> (Vec<String>, Vec<(String, Reason, String)>) {
+) -> (Vec<NodeView>, Vec<(String, Reason, String)>) {
     let config = &settings.config;
     let eligibility = Eligibility {
         node_selector: config.job_node_selector.clone(),
@@ -201,18 +204,32 @@ fn partition(
     let mut excluded = Vec::new();
     for node in nodes {
         match eligibility.exclusion(&node, || tolerations(&node.name)) {
-            None => eligible.push(node.name),
+            None => eligible.push(node),
             Some((reason, message)) => excluded.push((node.name, reason, message)),
         }
     }
     (eligible, excluded)
 }
 
-fn name_pods(controller: &str, id: &ExecutionId, nodes: Vec<String>) -> Vec<PlannedNode> {
-    let names = names::pod_names(controller, id, nodes.iter().map(String::as_str));
+fn limits(config: &Config, nodes: usize) -> Limits {
+    Limits {
+        pod_start_deadline: config.pod_start_deadline,
+        pod_run_deadline: config.pod_run_deadline,
+        node_lost_timeout: config.node_lost_timeout,
+        execution_deadline: config.execution_deadline,
+        retries: config.retries,
+        max_failures: config.max_failures.map(|max| max.of(nodes)),
+        fail_fast: config.failure_policy == FailurePolicy::FailFast,
+        ended_pods: usize::try_from(config.ended_pods).unwrap_or(usize::MAX),
+    }
+}
+
+fn name_pods(controller: &str, id: &ExecutionId, nodes: Vec<NodeView>) -> Vec<PlannedNode> {
+    let names = names::pod_names(controller, id, nodes.iter().map(|node| node.name.as_str()));
     (nodes.into_iter().zip(names))
         .map(|(node, names)| PlannedNode {
-            node,
+            node: node.name,
+            uid: node.uid,
             pod_name: names.name,
             alternative_pod_name: names.alternative,
         })

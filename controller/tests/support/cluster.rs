@@ -8,7 +8,7 @@ use bytes::Bytes;
 use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::ports::cluster::{
-    Cluster, NodeView, PodPhase, PodView, PodWatchEvent, ServiceAddress,
+    Cluster, NodeView, NodeWatchEvent, PodPhase, PodView, PodWatchEvent, ServiceAddress,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -41,6 +41,7 @@ pub struct Create {
 }
 
 type WatchItem = Result<PodWatchEvent, ClusterError>;
+type NodeWatchItem = Result<NodeWatchEvent, ClusterError>;
 
 /// Everything that is known of the cluster.
 #[derive(Debug, Default)]
@@ -65,6 +66,7 @@ pub struct State {
     /// Most job pods that had not ended at any time.
     pub peak: usize,
     watchers: Vec<mpsc::UnboundedSender<WatchItem>>,
+    node_watchers: Vec<mpsc::UnboundedSender<NodeWatchItem>>,
     uids: u64,
 }
 
@@ -101,8 +103,10 @@ fn view(pod: &Pod, uid: u64) -> PodView {
         execution: label(LABEL_EXECUTION_ID).and_then(|id| ExecutionId::parse(&id)),
         phase: PodPhase::Pending,
         terminating: false,
+        grace: Duration::ZERO,
         reason: String::new(),
         message: String::new(),
+        waiting: None,
         containers: init
             .chain(&spec.containers)
             .map(|container| container.name.clone())
@@ -126,6 +130,12 @@ impl State {
 
     fn tell(&mut self, event: &PodWatchEvent) {
         self.watchers
+            .retain(|watcher| watcher.send(Ok(event.clone())).is_ok());
+    }
+
+    /// Tells every watch of a change of nodes.
+    pub fn tell_of_nodes(&mut self, event: &NodeWatchEvent) {
+        self.node_watchers
             .retain(|watcher| watcher.send(Ok(event.clone())).is_ok());
     }
 
@@ -311,6 +321,35 @@ impl Cluster for TestCluster {
         });
         stream::unfold(receiver, |mut receiver| async move {
             Some((receiver.recv().await?, receiver))
+        })
+    }
+
+    fn watch_nodes(&self) -> impl Stream<Item = NodeWatchItem> + Send {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.change(|state| {
+            let _ = sender.send(Ok(NodeWatchEvent::Restarted(state.nodes.clone())));
+            state.node_watchers.push(sender);
+        });
+        stream::unfold(receiver, |mut receiver| async move {
+            Some((receiver.recv().await?, receiver))
+        })
+    }
+
+    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        self.fault("delete_pod")?;
+        self.change(|state| {
+            let pod = state.pods.get(name).cloned();
+            let mut pod = pod.ok_or_else(|| error(ClusterErrorKind::NotFound))?;
+            if pod.uid != uid {
+                return Err(error(ClusterErrorKind::Conflict));
+            }
+            if state.keeps_terminating {
+                pod.terminating = true;
+                state.put(pod);
+            } else {
+                state.take(name);
+            }
+            Ok(())
         })
     }
 

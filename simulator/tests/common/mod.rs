@@ -88,6 +88,22 @@ impl Control for Others {
             .unwrap();
     }
 
+    async fn set_node_status(&mut self, node: &str, status: Value) {
+        let target = Target::cluster(&resource::NODES, node);
+        let write = |object: &mut simulator::state::Object| object.set("status", status);
+        self.api
+            .with_state(|state| state.modify(target, Part::Status, write))
+            .unwrap();
+    }
+
+    async fn delete_node(&mut self, node: &str) {
+        let now = self.api.now();
+        let target = Target::cluster(&resource::NODES, node);
+        self.api
+            .with_state(|state| state.delete(now, target, &DeleteOptions::now()))
+            .unwrap();
+    }
+
     async fn print(&mut self, pod: &str, container: &str, text: &str) {
         self.api
             .with_state(|state| state.append_pod_log(NAMESPACE, pod, container, text));
@@ -132,13 +148,16 @@ macro_rules! contract {
                 a_watch_of_nothing_begins_too;
             with_others:
                 nodes_are_listed_by_name_over_all_pages
+                nodes_are_watched_from_what_is_there
                 a_taken_name_is_already_exists
                 only_pods_of_this_owner_are_listed
                 a_watch_begins_with_what_is_there_and_tells_every_change
                 a_deleted_pod_is_told
                 a_watch_that_begins_again_leaves_out_what_is_gone
                 a_failed_pod_says_why
+                a_pod_that_does_not_start_says_why
                 only_pods_of_one_execution_are_deleted
+                one_pod_is_deleted_if_it_is_that_one
                 a_running_pod_is_deleted_with_grace
                 a_log_is_streamed_whole
                 a_created_event_can_be_seen

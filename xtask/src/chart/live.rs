@@ -82,6 +82,8 @@ fn render(helm: &Helm, ports: &Ports) -> Result<Vec<Value>> {
         "config.runOnStartup=true".to_owned(),
         "config.startupDelay=0s".to_owned(),
         "config.savePodLog=true".to_owned(),
+        // So that pods are deleted one by one, too.
+        "config.endedPods=0".to_owned(),
         format!("config.callbackServicePort={}", ports.callback),
         format!("config.fileServerPort={}", ports.reports),
         format!("config.metrics.port={}", ports.metrics),

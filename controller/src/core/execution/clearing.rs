@@ -56,6 +56,20 @@ impl Execution {
         }
     }
 
+    /// Repeats the deletions whose time has come.
+    pub(super) fn repeat_clearing(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let Some(clearing) = &mut self.clearing else {
+            return;
+        };
+        for (id, retry) in &mut clearing.pending {
+            if retry.is_some_and(|(_, due)| due <= now.monotonic) {
+                // Asked again; the count of tries is kept for the next pause.
+                *retry = retry.map(|(tries, _)| (tries, clearing.deadline));
+                effects.push(Effect::DeletePreviousPods(id.clone()));
+            }
+        }
+    }
+
     pub(super) fn clearing_is_over(&self, now: Now) -> bool {
         match &self.clearing {
             None => true,
@@ -75,7 +89,7 @@ impl Execution {
                     "a job pod of an earlier execution still runs there after {} s",
                     CLEARING_TIMEOUT.as_secs()
                 );
-                self.end_node(now, index, Err((Reason::PreviousPod, message)), effects);
+                self.end_attempt(now, index, Err((Reason::PreviousPod, message)), effects);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! Creating pods: a create is repeated while its failure is transient, and one without an answer is in doubt until the API server
 //! says what exists.
 
+use super::timers::Alarm;
 use super::{CreateError, Effect, Execution};
 use crate::core::backoff::backoff;
-use crate::core::failure::ClusterErrorKind;
-use crate::core::node_run::Progress;
+use crate::core::failure::{ClusterError, ClusterErrorKind};
+use crate::core::names::attempt_pod_name;
+use crate::core::node_run::{Failure, NodeRun, Progress};
 use crate::core::state::Reason;
 use crate::core::time::Now;
 use crate::core::views::PodView;
@@ -12,12 +14,23 @@ use crate::core::views::PodView;
 use super::watching::is_ours;
 
 impl Execution {
+    /// Begins the next attempt on a node that has a slot.
+    pub(super) fn begin_attempt(&mut self, index: usize, effects: &mut Vec<Effect>) {
+        let node = &mut self.nodes[index];
+        let (names, attempt) = (&node.names, node.attempts + 1);
+        let pod_name = attempt_pod_name(&names.pod_name, &names.node, &self.id, attempt);
+        self.index_by_pod.insert(pod_name.clone(), index);
+        node.begin_attempt(pod_name);
+        self.watch_for_loss(index);
+        self.create(index, 1, effects);
+    }
+
     pub(super) fn create(&mut self, index: usize, tries: u32, effects: &mut Vec<Effect>) {
         let node = &mut self.nodes[index];
-        node.attempts = 1;
         node.advance(Progress::Creating { tries });
         effects.push(Effect::CreatePod {
             index,
+            attempt: node.attempts,
             pod_name: node.pod_name.clone(),
         });
     }
@@ -39,7 +52,14 @@ impl Execution {
             node.advance(Progress::Exists {
                 uid: pod.uid.clone(),
             });
+            node.newest_uid = Some(pod.uid.clone());
             node.started = Some(now);
+            let (attempt, is_unwanted) = (node.attempts, node.overdue.is_some());
+            let due = now.monotonic.after(self.limits.pod_start_deadline);
+            self.set_alarm(due, index, Alarm::Start { attempt });
+            if is_unwanted {
+                self.stop_pod(now, index, pod.uid.clone(), effects);
+            }
         }
         self.observe(now, index, pod, effects);
     }
@@ -49,18 +69,29 @@ impl Execution {
         &mut self,
         now: Now,
         index: usize,
+        attempt: u32,
         pod: &PodView,
         effects: &mut Vec<Effect>,
     ) {
+        if !self.is_at(index, attempt) {
+            return self.unexpected(index, pod, effects);
+        }
         if let Some(node) = self.nodes.get_mut(index)
             && let Progress::Exists { uid } = &mut node.progress
             && *uid != pod.uid
         {
             uid.clone_from(&pod.uid);
+            node.newest_uid = Some(pod.uid.clone());
             node.step += 1;
             node.is_doubtful = true;
         }
         self.decided(now, index, pod, effects);
+    }
+
+    /// Whether the node is still busy with that attempt.
+    fn is_at(&self, index: usize, attempt: u32) -> bool {
+        let busy = |node: &NodeRun| node.attempts == attempt && node.progress != Progress::Idle;
+        self.nodes.get(index).is_some_and(busy)
     }
 
     /// The answer names the pod. While the create was in doubt the watch was not believed: what it showed is read instead.
@@ -76,47 +107,64 @@ impl Execution {
         &mut self,
         now: Now,
         index: usize,
+        attempt: u32,
         error: CreateError,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(node) = self.nodes.get_mut(index) else {
-            return;
-        };
         // The watch may have shown the pod before the failure was answered.
+        if !self.is_at(index, attempt) {
+            return;
+        }
+        let node = &self.nodes[index];
         let Progress::Creating { tries } = node.progress else {
             return;
         };
         match error {
             CreateError::Cluster(error) if error.kind.is_transient() => {
-                let pause = backoff(error.kind, tries, &node.names.node);
-                node.message = format!("create is repeated: {}", error.message);
-                node.is_doubtful |= error.kind == ClusterErrorKind::Unavailable;
-                node.advance(Progress::Retrying { tries });
-                self.retries.insert((now.monotonic.after(pause), index));
+                self.create_interrupted(now, index, tries, &error, effects);
             }
             // The refusal is of this create: one before it may have made the pod.
             CreateError::Cluster(error) if node.is_doubtful => {
-                let refusal = error.message;
-                self.settle(index, 1, refusal, effects);
+                self.settle(index, 1, (Reason::Refused, error.message), effects);
             }
             CreateError::Cluster(error) => {
-                self.end_node(now, index, Err((Reason::Refused, error.message)), effects);
+                self.end_attempt(now, index, Err((Reason::Refused, error.message)), effects);
             }
             CreateError::Template(message) => {
-                self.end_node(now, index, Err((Reason::Template, message)), effects);
+                self.end_attempt(now, index, Err((Reason::Template, message)), effects);
             }
         }
+    }
+
+    /// A create that is repeated, unless its pod is not wanted any more.
+    fn create_interrupted(
+        &mut self,
+        now: Now,
+        index: usize,
+        tries: u32,
+        error: &ClusterError,
+        effects: &mut Vec<Effect>,
+    ) {
+        let node = &mut self.nodes[index];
+        if let Some(overdue) = node.overdue.clone() {
+            return self.settle(index, 1, overdue, effects);
+        }
+        let pause = backoff(error.kind, tries, &node.names.node);
+        node.message = format!("create is repeated: {}", error.message);
+        node.is_doubtful |= error.kind == ClusterErrorKind::Unavailable;
+        node.advance(Progress::Retrying { tries });
+        self.repeat_call_at(now.monotonic.after(pause), index);
     }
 
     pub(super) fn settle(
         &mut self,
         index: usize,
         tries: u32,
-        refusal: String,
+        failure: Failure,
         effects: &mut Vec<Effect>,
     ) {
         let node = &mut self.nodes[index];
-        node.advance(Progress::Settling { tries, refusal });
+        node.advance(Progress::Settling { tries, failure });
         self.read(index, effects);
     }
 
@@ -124,50 +172,32 @@ impl Execution {
         &mut self,
         now: Now,
         index: usize,
+        attempt: u32,
         holder: &PodView,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(node) = self.nodes.get_mut(index) else {
+        if !self.is_at(index, attempt) {
             return;
-        };
+        }
+        let node = &mut self.nodes[index];
         let Progress::Creating { tries } = node.progress else {
             return;
         };
         if is_ours(&self.owner, &self.id, &node.names.node, holder) {
             return self.decided(now, index, holder, effects);
         }
-        if node.pod_name == node.names.alternative_pod_name {
-            let message = format!("a pod that is not ours holds the name {}", node.pod_name);
-            return self.end_node(now, index, Err((Reason::Refused, message)), effects);
+        let names = &node.names;
+        let alternative =
+            attempt_pod_name(&names.alternative_pod_name, &names.node, &self.id, attempt);
+        if node.pod_name == alternative {
+            let message = format!("a pod that is not ours holds the name {alternative}");
+            return self.end_attempt(now, index, Err((Reason::Refused, message)), effects);
         }
-        node.pod_name = node.names.alternative_pod_name.clone();
+        if let Some(overdue) = node.overdue.clone() {
+            return self.end_attempt(now, index, Err(overdue), effects);
+        }
+        node.pod_name = alternative;
         self.index_by_pod.insert(node.pod_name.clone(), index);
         self.create(index, tries, effects);
-    }
-
-    pub(super) fn retry_due(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if let Some(clearing) = &mut self.clearing {
-            for (id, retry) in &mut clearing.pending {
-                if retry.is_some_and(|(_, due)| due <= now.monotonic) {
-                    // Asked again; the count of tries is kept for the next pause.
-                    *retry = retry.map(|(tries, _)| (tries, clearing.deadline));
-                    effects.push(Effect::DeletePreviousPods(id.clone()));
-                }
-            }
-        }
-        while let Some(&(due, index)) = self.retries.first() {
-            if due > now.monotonic {
-                break;
-            }
-            self.retries.pop_first();
-            match self.nodes[index].progress.clone() {
-                Progress::Retrying { tries } => self.create(index, tries + 1, effects),
-                Progress::Settling { tries, refusal } => {
-                    self.settle(index, tries + 1, refusal, effects);
-                }
-                Progress::Exists { .. } => self.read(index, effects),
-                Progress::Idle | Progress::Creating { .. } | Progress::Looking => {}
-            }
-        }
     }
 }

@@ -17,14 +17,24 @@ use crate::core::views::PodView;
 const READ_TRIES: u32 = 4;
 
 impl Execution {
-    /// The node whose pod this is: of this execution, under a name we asked for, on that node.
-    pub(super) fn index_of(&self, pod: &PodView) -> Option<usize> {
+    /// The node that this pod was made for: of this execution, under a name we asked for, on that node.
+    fn index_of(&self, pod: &PodView) -> Option<usize> {
         let index = *self.index_by_pod.get(&pod.name)?;
+        let node = &self.nodes[index].names.node;
+        is_ours(&self.owner, &self.id, node, pod).then_some(index)
+    }
+
+    /// Whether the node waits for a pod of that name.
+    fn awaits(&self, index: usize, pod: &PodView) -> bool {
         let node = &self.nodes[index];
-        // With a create under way and an earlier one unanswered, the watch may be showing either's pod, one of them from
-        // the past. The answer, a few seconds away at most, says which exists.
-        let is_undecided = node.is_doubtful && matches!(node.progress, Progress::Creating { .. });
-        (!is_undecided && is_ours(&self.owner, &self.id, &node.names.node, pod)).then_some(index)
+        node.pod_name == pod.name && node.progress != Progress::Idle
+    }
+
+    /// With a create under way and an earlier one unanswered, the watch may be showing either's pod, one of them from the past.
+    /// The answer, a few seconds away at most, says which exists.
+    fn is_undecided(&self, index: usize) -> bool {
+        let node = &self.nodes[index];
+        node.is_doubtful && matches!(node.progress, Progress::Creating { .. })
     }
 
     pub(super) fn pod_seen(&mut self, now: Now, pod: &PodView, effects: &mut Vec<Effect>) {
@@ -34,7 +44,11 @@ impl Execution {
             }
         } else if let Some(index) = self.index_of(pod) {
             let node = &self.nodes[index];
-            if node.is_doubtful && matches!(node.progress, Progress::Retrying { .. }) {
+            if !self.awaits(index, pod) {
+                self.unexpected(index, pod, effects);
+            } else if self.is_undecided(index) {
+                // Its answer is on the way.
+            } else if node.is_doubtful && matches!(node.progress, Progress::Retrying { .. }) {
                 // It may be a pod from the past; what exists now decides whether the create is repeated.
                 self.read(index, effects);
             } else {
@@ -46,13 +60,17 @@ impl Execution {
     pub(super) fn pod_gone(&mut self, now: Now, pod: &PodView, effects: &mut Vec<Effect>) {
         if self.previous.contains_key(&pod.uid) {
             self.previous_ended(&pod.uid);
-        } else if let Some(index) = self.index_of(pod) {
+        } else if let Some(index) = self.index_of(pod)
+            && self.awaits(index, pod)
+            && !self.is_undecided(index)
+        {
             // Created, ended and deleted before its create was answered: the last state is all there is.
             self.pod_exists(now, index, pod, effects);
             if self.nodes[index].pod_uid() == Some(&pod.uid) {
-                self.end_pod(now, index, pod, pod_phase::gone(), effects);
+                self.end_with_pod(now, index, pod_phase::gone(), effects);
             }
         }
+        self.forget_pod(&pod.uid);
     }
 
     pub(super) fn relisted(&mut self, now: Now, pods: &[PodView], effects: &mut Vec<Effect>) {
@@ -61,6 +79,7 @@ impl Execution {
         }
         let present: BTreeMap<&str, &PodView> =
             pods.iter().map(|pod| (pod.uid.as_str(), pod)).collect();
+        self.forget_ended_except(&present);
         let gone: Vec<String> = (self.previous.keys())
             .filter(|uid| !present.contains_key(uid.as_str()))
             .cloned()
@@ -107,16 +126,16 @@ impl Execution {
             (Progress::Exists { uid }, Ok(pod)) if pod.uid == uid => {
                 self.observe(now, index, &pod, effects);
             }
-            (Progress::Exists { .. }, Ok(other)) => {
-                self.end_pod(now, index, &other, pod_phase::gone(), effects);
+            (Progress::Exists { .. }, Ok(_)) => {
+                self.end_with_pod(now, index, pod_phase::gone(), effects);
             }
             (Progress::Exists { .. }, Err(error)) if error.kind == ClusterErrorKind::NotFound => {
-                self.end_node(now, index, failed(pod_phase::gone()), effects);
+                self.end_with_pod(now, index, pod_phase::gone(), effects);
             }
             // The watch may have nothing more to say of this pod: the read is repeated until it is answered.
             (Progress::Exists { .. }, Err(error)) => {
                 let pause = backoff(error.kind, READ_TRIES, &node.names.node);
-                self.retries.insert((now.monotonic.after(pause), index));
+                self.repeat_call_at(now.monotonic.after(pause), index);
             }
             (Progress::Settling { .. } | Progress::Retrying { .. }, Ok(pod))
                 if is_ours(&self.owner, &self.id, &node.names.node, &pod) =>
@@ -125,10 +144,10 @@ impl Execution {
             }
             (Progress::Settling { tries, .. }, Err(error)) if error.kind.is_transient() => {
                 let pause = backoff(error.kind, tries, &node.names.node);
-                self.retries.insert((now.monotonic.after(pause), index));
+                self.repeat_call_at(now.monotonic.after(pause), index);
             }
-            (Progress::Settling { refusal, .. }, _) => {
-                self.end_node(now, index, Err((Reason::Refused, refusal)), effects);
+            (Progress::Settling { failure, .. }, _) => {
+                self.end_attempt(now, index, Err(failure), effects);
             }
             // The create is repeated, or there is nothing left to know.
             _ => {}
@@ -145,17 +164,17 @@ impl Execution {
         let known = self.nodes[index].pod_uid().map(str::to_owned);
         match known {
             None => {}
-            Some(uid) if uid == pod.uid => {
-                if let Some(end) = pod_phase::end_of(pod) {
-                    self.end_pod(now, index, pod, end, effects);
-                }
-            }
+            Some(uid) if uid == pod.uid => match pod_phase::end_of(pod) {
+                Some(end) => self.end_pod(now, index, pod, end, effects),
+                None => self.pod_stands(now, index, pod, effects),
+            },
             // Same name, another uid: a pod from the past, or ours was deleted and somebody made this one. A read tells.
             Some(_) => self.read(index, effects),
         }
     }
 
-    pub(super) fn end_pod(
+    /// The pod ended, and is still there.
+    fn end_pod(
         &mut self,
         now: Now,
         index: usize,
@@ -163,12 +182,14 @@ impl Execution {
         end: PodEnd,
         effects: &mut Vec<Effect>,
     ) {
+        self.keep_ended(pod);
         effects.push(Effect::PodEnded {
             index,
-            pod: pod.clone(),
+            pod: Box::new(pod.clone()),
         });
         let node = &mut self.nodes[index];
-        if end == PodEnd::Succeeded && self.result_expected && !node.has_result {
+        let is_well = end == PodEnd::Succeeded && node.overdue.is_none();
+        if is_well && self.result_expected && !node.has_result {
             node.ended.get_or_insert(now);
             node.advance(Progress::Looking);
             effects.push(Effect::LookForResult {
@@ -177,7 +198,7 @@ impl Execution {
             });
             return;
         }
-        self.end_node(now, index, failed(end), effects);
+        self.end_with_pod(now, index, end, effects);
     }
 }
 
@@ -193,7 +214,7 @@ impl Execution {
         let is_open = |node: &&NodeRun| node.step == step && node.progress == Progress::Looking;
         if self.nodes.get(index).as_ref().is_some_and(is_open) {
             let message = "the pod succeeded, but posted no result".to_owned();
-            self.end_node(now, index, Err((Reason::NoResult, message)), effects);
+            self.end_attempt(now, index, Err((Reason::NoResult, message)), effects);
         }
     }
 }
@@ -202,11 +223,4 @@ impl Execution {
 /// its owner, which a re-installed controller does not share.
 pub(super) fn is_ours(owner: &str, id: &ExecutionId, node: &str, pod: &PodView) -> bool {
     pod.owner == owner && pod.execution.as_ref() == Some(id) && pod.node == node
-}
-
-fn failed(end: PodEnd) -> Result<(), (Reason, String)> {
-    match end {
-        PodEnd::Succeeded => Ok(()),
-        PodEnd::Failed { reason, message } => Err((reason, message)),
-    }
 }

@@ -16,6 +16,7 @@ use crate::runtime::{Ports, Settings};
 #[derive(Debug)]
 pub(super) struct Creation {
     pub(super) index: usize,
+    pub(super) attempt: u32,
     pub(super) pod_name: String,
     pub(super) node: String,
     pub(super) execution: ExecutionId,
@@ -25,18 +26,26 @@ pub(super) struct Creation {
 
 impl Creation {
     pub(super) async fn carry_out<P: Ports>(self, api: ApiCalls<P>) -> execution::Event {
-        let index = self.index;
+        let (index, attempt) = (self.index, self.attempt);
         match self.create(api).await {
             Ok(event) => event,
-            Err(error) => execution::Event::CreateFailed { index, error },
+            Err(error) => execution::Event::CreateFailed {
+                index,
+                attempt,
+                error,
+            },
         }
     }
 
     async fn create<P: Ports>(self, api: ApiCalls<P>) -> Result<execution::Event, CreateError> {
-        let index = self.index;
+        let (index, attempt) = (self.index, self.attempt);
         let pod = self.render().map_err(CreateError::Template)?;
         match api.call("create_pod", api.cluster().create_pod(pod)).await {
-            Ok(pod) => Ok(execution::Event::Created { index, pod }),
+            Ok(pod) => Ok(execution::Event::Created {
+                index,
+                attempt,
+                pod,
+            }),
             Err(error) if error.kind == ClusterErrorKind::AlreadyExists => {
                 self.read_holder(api).await
             }
@@ -52,6 +61,7 @@ impl Creation {
         match api.call("get_pod", api.cluster().get_pod(name)).await {
             Ok(holder) => Ok(execution::Event::NameHeld {
                 index: self.index,
+                attempt: self.attempt,
                 holder,
             }),
             // Gone in between: the create is repeated.

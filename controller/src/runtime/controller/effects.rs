@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Controller;
 use super::creation::Creation;
 use crate::core::execution::{self, Effect, Execution};
 use crate::core::ids::ExecutionId;
-use crate::core::state::NodeState;
+use crate::core::state::{ExecutionState, NodeState, Reason};
 use crate::core::time::Now;
 use crate::core::views::PodView;
 use crate::ports::cluster::Cluster as _;
+use crate::ports::error::ClusterErrorKind;
+use crate::runtime::announcement::{self, Announcement};
 use crate::runtime::event::Event;
 use crate::runtime::{Ports, pod_logs, stored_result};
 
@@ -23,15 +25,26 @@ impl<P: Ports> Controller<P> {
         for effect in effects {
             match effect {
                 Effect::DeletePreviousPods(previous) => self.delete_previous(previous),
-                Effect::CreatePod { index, pod_name } => self.create_pod(index, pod_name),
+                Effect::CreatePod {
+                    index,
+                    attempt,
+                    pod_name,
+                } => self.create_pod(index, attempt, pod_name),
                 Effect::ReadPod {
                     index,
                     step,
                     pod_name,
                 } => self.read_pod(index, step, pod_name),
                 Effect::LookForResult { index, step } => self.look_for_result(index, step),
-                Effect::PodEnded { pod, .. } => self.save_logs(pod),
+                Effect::DeletePod { pod_name, uid } => {
+                    if let Some(current) = &self.current {
+                        self.delete_pod(current.execution.id().clone(), pod_name, uid);
+                    }
+                }
+                Effect::PodEnded { pod, .. } => self.save_logs(*pod),
+                Effect::AttemptFailed { index } => self.attempt_failed(index),
                 Effect::NodeEnded { index } => self.node_ended(index),
+                Effect::Announce { index } => self.announce_failure(index),
                 Effect::Ended => self.ended(now),
             }
         }
@@ -63,7 +76,30 @@ impl<P: Ports> Controller<P> {
         });
     }
 
-    fn create_pod(&mut self, index: usize, pod_name: String) {
+    /// Also on behalf of an execution that has just ended.
+    pub(super) fn delete_pod(&mut self, id: ExecutionId, pod_name: String, uid: String) {
+        let api = self.api.clone();
+        self.spawn(async move {
+            let call = api.cluster().delete_pod(&pod_name, &uid);
+            let result = api.call("delete_pod", call).await;
+            if let Err(error) = &result
+                && !matches!(
+                    error.kind,
+                    ClusterErrorKind::NotFound | ClusterErrorKind::Conflict
+                )
+            {
+                warn!(execution_id = %id, pod = pod_name, error = %error, "pod not deleted yet");
+            }
+            let deleted = execution::Event::PodDeleted {
+                pod_name,
+                uid,
+                result,
+            };
+            Some(Event::Answer(id, deleted))
+        });
+    }
+
+    fn create_pod(&mut self, index: usize, attempt: u32, pod_name: String) {
         let Some(current) = &self.current else { return };
         if self.schedule.stopped {
             debug!(
@@ -74,6 +110,7 @@ impl<P: Ports> Controller<P> {
         }
         let creation = Creation {
             index,
+            attempt,
             pod_name,
             node: current.execution.nodes()[index].node().to_owned(),
             execution: current.execution.id().clone(),
@@ -119,17 +156,20 @@ impl<P: Ports> Controller<P> {
     }
 
     fn save_logs(&mut self, pod: PodView) {
-        if !self.settings.config.save_pod_log {
-            return;
-        }
         let Some(current) = &self.current else { return };
         let id = current.execution.id().clone();
         let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
+        let is_wanted = self.settings.config.save_pod_log;
         self.spawn(async move {
-            let stored_names = pod_logs::save(api, &metrics, &id, &pod).await;
+            let stored_names = if is_wanted {
+                pod_logs::save(api, &metrics, &id, &pod).await
+            } else {
+                Vec::new()
+            };
             Some(Event::LogsSaved {
                 execution: id,
                 node: pod.node,
+                uid: pod.uid,
                 stored_names,
             })
         });
@@ -144,19 +184,86 @@ impl<P: Ports> Controller<P> {
         if let Some(duration) = node.duration() {
             self.metrics.duration(id, node.node(), duration);
         }
-        if let (true, Some(reason)) = (error, node.reason()) {
-            self.metrics.own().node_failed(reason);
-            info!(
-                execution_id = %id,
-                node = node.node(),
-                pod = node.pod_name(),
-                reason = reason.as_str(),
-                detail = node.message(),
-                "job pod failed"
-            );
-        } else {
+        let Some(reason) = node.reason().filter(|_| error) else {
             debug!(execution_id = %id, node = node.node(), pod = node.pod_name(), "job pod succeeded");
+            return;
+        };
+        if node.state() != NodeState::NotStarted {
+            self.metrics.own().node_failed(reason);
         }
+        info!(
+            execution_id = %id,
+            node = node.node(),
+            pod = node.pod_name(),
+            state = node.state().as_str(),
+            reason = reason.as_str(),
+            detail = node.message(),
+            attempts = node.attempts(),
+            "node ended without success"
+        );
+    }
+
+    fn attempt_failed(&mut self, index: usize) {
+        let Some(current) = &self.current else { return };
+        let node = &current.execution.nodes()[index];
+        info!(
+            execution_id = %current.execution.id(),
+            node = node.node(),
+            pod = node.pod_name(),
+            reason = node.reason().map(Reason::as_str),
+            detail = node.message(),
+            attempt = node.attempts(),
+            "attempt failed, another one follows"
+        );
+    }
+
+    fn announce_failure(&mut self, index: usize) {
+        let Some(current) = &self.current else { return };
+        let node = &current.execution.nodes()[index];
+        let Some(reason) = node.reason() else { return };
+        let uid = node.newest_pod_uid().map(str::to_owned);
+        self.announce(Announcement {
+            pod: uid.map(|uid| (node.pod_name().to_owned(), uid)),
+            reason: reason.as_str().to_owned(),
+            note: format!(
+                "execution {}, node {}: {}",
+                current.execution.id(),
+                node.node(),
+                node.message()
+            ),
+            action: "RunJobPod",
+        });
+    }
+
+    pub(super) fn announce(&mut self, announcement: Announcement) {
+        let (api, settings) = (self.api.clone(), Arc::clone(&self.settings));
+        self.spawn(async move {
+            announcement::tell(api, &settings, announcement).await;
+            None
+        });
+    }
+
+    /// An execution that did not go well is told once, with what failed on how many nodes.
+    fn announce_end(&mut self, execution: &Execution) {
+        let state = match execution.state() {
+            ExecutionState::Degraded => "Degraded",
+            ExecutionState::Failed => "Failed",
+            ExecutionState::Empty => "Empty",
+            _ => return,
+        };
+        let counts = counts_text(execution);
+        let failures = execution.failures().text();
+        let why = if failures.is_empty() {
+            String::new()
+        } else {
+            format!("; failures: {failures}")
+        };
+        self.announce(Announcement {
+            pod: None,
+            reason: format!("Execution{state}"),
+            note: format!("execution {}: {counts}{why}", execution.id()),
+            action: "RunExecution",
+        });
     }
 
     fn report_progress(&mut self) {
@@ -185,7 +292,9 @@ impl<P: Ports> Controller<P> {
         let Some(current) = self.current.take() else {
             return;
         };
+        current.node_watch.abort();
         let execution = current.execution;
+        self.announce_end(&execution);
         let (state, makespan) = (execution.state(), execution.makespan().unwrap_or_default());
         self.metrics
             .own()
