@@ -62,6 +62,12 @@ impl Metrics {
         self.lock().result(id, node, results);
     }
 
+    /// A result of a node was found on the volume after a start; one that arrived since counts more, and so does what is known
+    /// of the node's end.
+    pub fn result_restored(&self, id: &ExecutionId, node: &str, results: &Results) {
+        self.lock().result_restored(id, node, results);
+    }
+
     /// `<prefix>_processing` of a node: whether it ended with an error.
     pub fn processing(&self, id: &ExecutionId, node: &str, error: bool) {
         self.lock().processing(id, node, error);

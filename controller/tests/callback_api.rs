@@ -109,7 +109,7 @@ async fn send_and_leave(world: &World, request: Request<Body>) {
 async fn until_no_temporary(world: &World) {
     world
         .until("no temporary file", |world| {
-            let entries = std::fs::read_dir(world.directory.path().join(EXECUTION)).unwrap();
+            let entries = std::fs::read_dir(world.directory().join(EXECUTION)).unwrap();
             let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
             let temporary: Vec<String> = names.filter(|name| name.starts_with("_upload")).collect();
             temporary.is_empty().then_some(())
@@ -329,7 +329,7 @@ async fn an_execution_that_leaves_the_history_takes_nothing_more_and_stays_away(
     let world = world_of(setup).await;
     world.finish("node-a", EXECUTION).await;
     world.until_ended(EXECUTION).await;
-    let directory = world.directory.path().join(EXECUTION);
+    let directory = world.directory().join(EXECUTION);
     let (chunks, received) = mpsc::channel::<Bytes>(1);
     let body = stream::unfold(received, |mut received| async move {
         let chunk = received.recv().await?;

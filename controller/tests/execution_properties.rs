@@ -267,7 +267,8 @@ impl World {
                 | Effect::PodEnded { .. }
                 | Effect::DeletePreviousPods(_) => self.pending.push(effect),
                 Effect::Ended => self.ended += 1,
-                Effect::NodeEnded { .. }
+                Effect::PodKnown { .. }
+                | Effect::NodeEnded { .. }
                 | Effect::AttemptFailed { .. }
                 | Effect::Announce { .. } => {}
             }

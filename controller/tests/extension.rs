@@ -18,7 +18,8 @@ use std::thread;
 
 use axum::body::{Body, Bytes};
 use axum::extract::RawQuery;
-use axum::routing::get;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::stream;
 use serde_json::{Value, json};
@@ -182,6 +183,18 @@ fn serve_api(config: &Value) -> (String, Receiver<Value>) {
         .route(
             "/api/v1/namespaces/batch/configmaps/audit",
             get(async move || Json(config_map)),
+        )
+        .route(
+            "/api/v1/namespaces/batch/configmaps",
+            post(async |Json(created): Json<Value>| Json(created)),
+        )
+        .route(
+            "/api/v1/namespaces/batch/configmaps/audit-state",
+            get(async || {
+                let none = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404});
+                (StatusCode::NOT_FOUND, Json(none))
+            })
+            .patch(async |body: String| Body::from(body)),
         )
         .route("/api/v1/nodes", get(async move || Json(nodes)))
         .route("/api/v1/namespaces/batch/pods", get(list).post(create));

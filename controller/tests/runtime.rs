@@ -476,14 +476,8 @@ async fn a_late_result_turns_no_result_into_succeeded_while_the_execution_runs()
     assert!(world.has_metric(&processing("node-b", 1)));
     world
         .until("the late report in the summary", |world| {
-            let summary = fs::read(
-                world
-                    .directory
-                    .path()
-                    .join(EXECUTION)
-                    .join("_execution.json"),
-            )
-            .unwrap();
+            let summary =
+                fs::read(world.directory().join(EXECUTION).join("_execution.json")).unwrap();
             let summary: ExecutionSummary = serde_json::from_slice(&summary).unwrap();
             assert_eq!(failure(&summary, "node-b"), Some(Reason::NoResult));
             (node_of(&summary, "node-b").reports == ["node-b.json"]).then_some(())
@@ -495,7 +489,7 @@ async fn a_late_result_turns_no_result_into_succeeded_while_the_execution_runs()
 async fn a_result_on_the_volume_that_nobody_told_of_counts() {
     let world = Setup::new(&["node-a"]).run();
     let name = created(&world, "node-a", EXECUTION).await;
-    let stored = world.directory.path().join(EXECUTION).join("node-a.json");
+    let stored = world.directory().join(EXECUTION).join("node-a.json");
     fs::write(stored, r#"{"plain":[{"value":7}]}"#).unwrap();
     world.cluster.succeed(&name);
     let summary = world.until_ended(EXECUTION).await;
@@ -551,7 +545,7 @@ async fn the_history_is_pruned_by_id_and_foreign_files_are_left_alone() {
         .set("reportHistory", json!(3))
         .run_in(directory, |_| {});
     created(&world, "node-a", EXECUTION).await;
-    let mut entries: Vec<String> = fs::read_dir(world.directory.path())
+    let mut entries: Vec<String> = fs::read_dir(world.directory())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -568,7 +562,7 @@ async fn the_history_is_pruned_by_id_and_foreign_files_are_left_alone() {
     ];
     assert_eq!(entries, kept);
     assert_eq!(
-        fs::read(world.directory.path().join("backup/file")).unwrap(),
+        fs::read(world.directory().join("backup/file")).unwrap(),
         b"keep"
     );
 }
@@ -583,7 +577,7 @@ async fn latest_survives_the_pruning_of_its_execution_while_the_node_is_in_a_kep
         .cluster
         .change(|state| state.nodes.retain(|node| node.name == "node-a"));
     let name = created(&world, "node-a", NEXT_EXECUTION).await;
-    assert!(world.metric_lines(EXECUTION).is_empty());
+    assert_eq!(world.metric_lines(EXECUTION), [""; 0]);
     let latest = |node: &str| format!("audit_plain{{executionID=\"latest\",node=\"{node}\"}}");
     assert!(world.has_metric(&format!("{} 1", latest("node-a"))));
     assert!(world.metric_lines(&latest("node-b")).is_empty());
@@ -714,14 +708,8 @@ async fn the_log_of_every_container_is_saved_init_ones_too() {
         .await;
     world
         .until("the logs in the summary", |world| {
-            let summary = fs::read(
-                world
-                    .directory
-                    .path()
-                    .join(EXECUTION)
-                    .join("_execution.json"),
-            )
-            .unwrap();
+            let summary =
+                fs::read(world.directory().join(EXECUTION).join("_execution.json")).unwrap();
             let summary: ExecutionSummary = serde_json::from_slice(&summary).unwrap();
             (node_of(&summary, "node-a").reports.len() == 3
                 && node_of(&summary, "node-b").reports.len() == 1)
@@ -845,19 +833,30 @@ async fn an_api_server_that_is_away_delays_an_execution_but_does_not_lose_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_report_directory_that_cannot_be_written_stops_no_execution() {
-    let world = every_minute(&["node-a"]).run();
+async fn while_the_journal_cannot_be_written_no_pod_is_created_and_running_ones_go_on() {
+    let setup = every_minute(&["node-a", "node-b"]).set("podPoolSize", json!(1));
+    let world = setup.run();
+    let no_space = Some(StoreFault::Writes(ReportStoreErrorKind::NoSpace));
+    world.reports.set_fault(no_space);
     world
-        .reports
-        .set_fault(Some(StoreFault::Writes(ReportStoreErrorKind::NoSpace)));
-    let name = created(&world, "node-a", EXECUTION).await;
-    assert!(world.has_metric("batch_job_controller_report_store_usable 0"));
-    world.cluster.succeed(&name);
-    world
-        .until_metric("batch_job_controller_executions_total{state=\"failed\"} 1")
+        .until_metric("batch_job_controller_report_store_usable 0")
         .await;
+    let minutes_later = |world: &World| world.clock.wall() + Duration::from_secs(40);
+    let later = minutes_later(&world);
+    let is_later = |later| move |world: &World| (world.clock.wall() > later).then_some(());
+    world.until("minutes later", is_later(later)).await;
+    assert_eq!(world.cluster.look(|state| state.creates.len()), 0);
     world.reports.set_fault(None);
-    let summary = run_through(&world, &["node-a"], NEXT_EXECUTION).await;
+    let name = created(&world, "node-a", EXECUTION).await;
+    world.reports.set_fault(no_space);
+    world.cluster.succeed(&name);
+    let later = minutes_later(&world);
+    world.until("minutes later", is_later(later)).await;
+    assert_eq!(world.cluster.look(|state| state.creates.len()), 1);
+    world.reports.set_fault(None);
+    let name = created(&world, "node-b", EXECUTION).await;
+    world.cluster.succeed(&name);
+    let summary = run_through(&world, &["node-a", "node-b"], "202611240001").await;
     assert_eq!(summary.state, ExecutionState::Succeeded);
 }
 
@@ -922,11 +921,7 @@ async fn the_summary_says_how_the_execution_stands_and_ended() {
         .cluster
         .change(|state| state.nodes[2].unschedulable = true);
     let name = created(&world, "node-b", EXECUTION).await;
-    let path = world
-        .directory
-        .path()
-        .join(EXECUTION)
-        .join("_execution.json");
+    let path = world.directory().join(EXECUTION).join("_execution.json");
     let running = world
         .until("the summary of the running execution", |_| {
             let summary: serde_json::Value =

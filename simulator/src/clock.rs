@@ -65,7 +65,7 @@ impl Clock for SimClock {
     }
 
     fn monotonic(&self) -> Monotonic {
-        Monotonic(self.origin.elapsed())
+        Monotonic::START.after(self.origin.elapsed())
     }
 
     fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + Send {
@@ -73,7 +73,7 @@ impl Clock for SimClock {
         let far = Duration::from_hours(365 * 24);
         let instant = self
             .origin
-            .checked_add(deadline.0)
+            .checked_add(deadline.since(Monotonic::START))
             .unwrap_or_else(|| Instant::now() + far);
         tokio::time::sleep_until(instant)
     }
@@ -94,7 +94,10 @@ mod tests {
             .sleep_until(clock.monotonic().after(Duration::from_hours(1)))
             .await;
         assert_eq!(clock.wall(), at("2026-01-01T01:00:00Z"));
-        assert_eq!(clock.monotonic(), Monotonic(Duration::from_hours(1)));
+        assert_eq!(
+            clock.monotonic().since(Monotonic::START),
+            Duration::from_hours(1)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -104,14 +107,19 @@ mod tests {
         clock.step_wall_ms(-3_600_000);
         assert_eq!(clone.wall(), at("2026-01-01T00:00:00Z"));
         assert_eq!(apart.wall(), at("2026-01-01T01:00:00Z"));
-        assert_eq!(clone.monotonic(), Monotonic(Duration::ZERO));
+        assert_eq!(clone.monotonic(), Monotonic::START);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_has_passed_returns_at_once() {
         let clock = SimClock::starting_at(at("2026-01-01T00:00:00Z"));
         tokio::time::advance(Duration::from_secs(5)).await;
-        clock.sleep_until(Monotonic(Duration::from_secs(1))).await;
-        assert_eq!(clock.monotonic(), Monotonic(Duration::from_secs(5)));
+        let started = Monotonic::START;
+        clock
+            .sleep_until(started.after(Duration::from_secs(1)))
+            .await;
+        clock.sleep_until(Monotonic::default()).await;
+        let now = started.after(Duration::from_secs(5));
+        assert_eq!(clock.monotonic(), now);
     }
 }

@@ -14,7 +14,8 @@ use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::core::taint::Taint;
 use controller::core::views::{NodeView, PodPhase, PodView, Waiting};
 use controller::ports::cluster::{
-    Cluster, NodeWatchEvent, PodWatchEvent, ServiceAddress, WatchEvent as PortEvent,
+    Cluster, NodeWatchEvent, PodWatchEvent, STATE_KEY, ServiceAddress, StateDocument,
+    WatchEvent as PortEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::Stream;
@@ -22,13 +23,13 @@ use futures::stream::{self, Iter};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::apiserver::ApiServer;
 use crate::state::{
-    DeleteOptions, ListOptions, Object, Row, Selector, State, Status, Stored, Target, WatchCursor,
-    WatchEvent, WatchFrom, WriteOptions, resource,
+    DeleteOptions, ListOptions, Object, Part, Patch, Row, Selector, State, Status, Stored, Target,
+    WatchCursor, WatchEvent, WatchFrom, WriteOptions, resource,
 };
 use crate::traffic::Traffic;
 
@@ -405,6 +406,42 @@ impl Cluster for SimCluster {
             (key.clone(), value.as_str().unwrap_or_default().to_owned())
         };
         Ok(data.into_iter().flatten().map(text).collect())
+    }
+
+    async fn read_state(&self, name: &str) -> Result<Option<StateDocument>, ClusterError> {
+        let map = match self.get(&resource::CONFIG_MAPS, name) {
+            Err(error) if error.kind == ClusterErrorKind::NotFound => return Ok(None),
+            found => found?,
+        };
+        let text = map.get("data").and_then(|data| data[STATE_KEY].as_str());
+        Ok(Some(StateDocument {
+            version: map.metadata.resource_version.to_string(),
+            text: text.unwrap_or_default().to_owned(),
+        }))
+    }
+
+    async fn write_state(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        text: &str,
+    ) -> Result<String, ClusterError> {
+        let mut object = json!({"metadata": {"name": name}, "data": {STATE_KEY: text}});
+        let Some(version) = version else {
+            let created = self.create(&resource::CONFIG_MAPS, object)?;
+            return Ok(created.metadata.resource_version.to_string());
+        };
+        object["metadata"]["resourceVersion"] = version.into();
+        (self.traffic).request("patch", resource::CONFIG_MAPS.plural);
+        let (now, target) = (self.api.now(), self.target(&resource::CONFIG_MAPS, name));
+        let (patch, options) = (Patch::Merge(object), WriteOptions::default());
+        let patched = self
+            .api
+            .with_state(|state| state.patch(now, target, Part::Whole, &patch, options));
+        match patched {
+            Ok(written) => Ok(written.object.metadata.resource_version.to_string()),
+            Err(status) => Err(error_of(&status)),
+        }
     }
 
     async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {

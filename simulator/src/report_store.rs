@@ -229,6 +229,27 @@ impl ReportStore for MemoryReportStore {
         self.keep(execution, name, bytes)
     }
 
+    async fn append(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<(), ReportStoreError> {
+        self.check_name(execution, name)?;
+        let modified = self.clock.wall();
+        let mut shelves = self.shelves();
+        let kept = shelves.executions.get_mut(execution);
+        let kept = kept.ok_or_else(|| not_found(execution.as_str()))?;
+        let report = kept.entry(name.to_owned()).or_insert_with(|| Report {
+            bytes: Bytes::new(),
+            modified,
+        });
+        let mut whole = BytesMut::from(std::mem::take(&mut report.bytes));
+        whole.extend_from_slice(&bytes);
+        (report.bytes, report.modified) = (whole.freeze(), modified);
+        Ok(())
+    }
+
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {
         let shelves = self.shelves();
         let kept = shelves.executions.get(execution);

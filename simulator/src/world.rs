@@ -18,7 +18,7 @@ use controller::core::state::{NodeState, Reason};
 use controller::core::summary::{self, ExecutionSummary};
 use controller::http;
 use controller::metrics::Metrics;
-use controller::ports::clock::Clock as _;
+use controller::ports::clock::{Clock as _, Monotonic};
 use controller::runtime::controller::Controller;
 use controller::runtime::{PortSet, Settings};
 use jiff::Timestamp;
@@ -267,7 +267,7 @@ impl World {
                 }
             }
         }
-        let virtual_time = self.clock.monotonic().0;
+        let virtual_time = self.clock.monotonic().since(Monotonic::START);
         sleep(SETTLE).await;
         let (events, digest) = self.record.digest();
         let last = executions
@@ -336,7 +336,7 @@ impl World {
             }
             progress(Progress {
                 ended: self.record.ended(),
-                virtual_time: self.clock.monotonic().0,
+                virtual_time: self.clock.monotonic().since(Monotonic::START),
             });
             // The document is as large as the cluster: it is read only when nothing runs, or nothing ever did.
             if self.record.seen(id, |seen| seen.running == 0) != Some(false)

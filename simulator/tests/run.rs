@@ -124,10 +124,11 @@ fn the_figures_of_a_small_run_are_the_known_ones() {
         figures["callbacks"],
         json!([answered("event"), answered("file"), answered("result")])
     );
-    // A result and a file a node, and the summary.
-    assert_eq!(figures["reports"]["execution"]["files"], 25);
-    assert_eq!(figures["reports"]["execution"]["allocatedBytes"], 25 * 4096);
-    assert_eq!(figures["reports"]["all"]["files"], 75);
+    // A result and a file a node, the summary, and the journal.
+    assert_eq!(figures["reports"]["execution"]["files"], 26);
+    let allocated = (24 + 2) * 4096 + 4096;
+    assert_eq!(figures["reports"]["execution"]["allocatedBytes"], allocated);
+    assert_eq!(figures["reports"]["all"]["files"], 78);
     // Three gauges, `processing` and `duration` a node; of three executions that are exported two have run.
     let series = |field: &str| figures["metrics"][field].as_u64().unwrap();
     assert_eq!(series("seriesInTime"), series("series") + 12 * 5);
@@ -253,9 +254,9 @@ fn the_users_own_configuration_decides() {
     assert_eq!(own["jobPods"]["peak"], 2);
     assert_eq!(requests(&own, "get", "pods/log"), 30);
     assert_eq!(requests(&own, "get", "services"), 3);
-    // A result, a file and a log a node, and the summary; two executions are kept.
-    assert_eq!(own["reports"]["execution"]["files"], 31);
-    assert_eq!(own["reports"]["all"]["files"], 62);
+    // A result, a file and a log a node, the summary and the journal; two executions are kept.
+    assert_eq!(own["reports"]["execution"]["files"], 32);
+    assert_eq!(own["reports"]["all"]["files"], 64);
     // One gauge, `processing` and `duration` a node, for two executions and `latest`: all there after three.
     assert_eq!(own["metrics"]["seriesInTime"], own["metrics"]["series"]);
     assert!(own["metrics"]["series"].as_u64().unwrap() > 10 * 3 * 3);

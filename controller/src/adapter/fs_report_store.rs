@@ -404,7 +404,7 @@ impl FsUpload {
     async fn commit(mut self, rest: Bytes) -> Result<(), ReportStoreError> {
         let write = self.flush(rest)?;
         let target = self.store.execution_path(&self.execution).join(&self.name);
-        let committed = self.store.commits.commit(target, write).await;
+        let committed = self.store.commits.replace(target, write).await;
         committed.map_err(|error| store_error(&self.subject(), &error))
     }
 
@@ -508,6 +508,18 @@ impl ReportStore for FsReportStore {
         bytes: Bytes,
     ) -> Result<(), ReportStoreError> {
         self.begin(execution, name).await?.commit(bytes).await
+    }
+
+    async fn append(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<(), ReportStoreError> {
+        let of_report = |error: io::Error| store_error(&subject(execution, name), &error);
+        check_name(name).map_err(of_report)?;
+        let target = self.execution_path(execution).join(name);
+        self.commits.append(target, bytes).await.map_err(of_report)
     }
 
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {

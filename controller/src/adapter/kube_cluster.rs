@@ -13,8 +13,10 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{
+    DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::core::Request;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -29,7 +31,8 @@ use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use crate::core::views::{NodeView, PodView};
 use crate::ports::cluster::{
-    Cluster, LIST_PAGE_SIZE, NodeWatchEvent, PodWatchEvent, ServiceAddress, WatchEvent,
+    Cluster, LIST_PAGE_SIZE, NodeWatchEvent, PodWatchEvent, STATE_KEY, ServiceAddress,
+    StateDocument, WatchEvent,
 };
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
@@ -179,6 +182,10 @@ async fn within<T>(
     }
 }
 
+fn version_of(config_map: &ConfigMap) -> String {
+    config_map.resource_version().unwrap_or_default()
+}
+
 impl Cluster for KubeCluster {
     type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClusterError>> + Send>>;
 
@@ -265,6 +272,47 @@ impl Cluster for KubeCluster {
         let config_maps = self.api::<ConfigMap>();
         let config_map = within(READ_TIMEOUT, config_maps.get(name)).await?;
         Ok(config_map.data.unwrap_or_default())
+    }
+
+    async fn read_state(&self, name: &str) -> Result<Option<StateDocument>, ClusterError> {
+        let config_maps = self.api::<ConfigMap>();
+        match within(READ_TIMEOUT, config_maps.get(name)).await {
+            Ok(config_map) => Ok(Some(StateDocument {
+                version: version_of(&config_map),
+                text: (config_map.data)
+                    .and_then(|mut data| data.remove(STATE_KEY))
+                    .unwrap_or_default(),
+            })),
+            Err(error) if error.kind == ClusterErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write_state(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        text: &str,
+    ) -> Result<String, ClusterError> {
+        let config_maps = self.api::<ConfigMap>();
+        let config_map = ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                resource_version: version.map(str::to_owned),
+                ..ObjectMeta::default()
+            },
+            data: Some(BTreeMap::from([(STATE_KEY.to_owned(), text.to_owned())])),
+            ..ConfigMap::default()
+        };
+        let written: ConfigMap = match version {
+            // A merge with the version in it changes what was read, or nothing.
+            Some(_) => {
+                let (params, patch) = (PatchParams::default(), Patch::Merge(&config_map));
+                within(WRITE_TIMEOUT, config_maps.patch(name, &params, &patch)).await?
+            }
+            None => self.create(&config_map).await?,
+        };
+        Ok(version_of(&written))
     }
 
     async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {

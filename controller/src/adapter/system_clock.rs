@@ -42,7 +42,7 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Monotonic {
-        Monotonic(self.origin.elapsed())
+        Monotonic::START.after(self.origin.elapsed())
     }
 
     async fn sleep_until(&self, deadline: Monotonic) {

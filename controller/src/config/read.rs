@@ -30,8 +30,6 @@ const WITHOUT_EFFECT: &[(&str, IsDefault)] = &[
     ("leaderElection.renewDeadline", |c| c.leader_election.renew_deadline == leadership::RENEW_DEADLINE),
     ("leaderElection.retryPeriod", |c| c.leader_election.retry_period == leadership::RETRY_PERIOD),
     ("concurrencyPolicy", |c| c.concurrency_policy == ConcurrencyPolicy::default()),
-    ("suspend", |c| !c.suspend),
-    ("startingDeadlineSeconds", |c| c.starting_deadline.is_none()),
     ("callbackAuth", |c| c.callback_auth == CallbackAuth::default()),
     ("reportQuota", |c| c.report_quota_bytes.is_none()),
     ("callbackHoldTimeout", |c| c.callback_hold_timeout == CALLBACK_HOLD_TIMEOUT),

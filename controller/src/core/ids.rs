@@ -8,9 +8,11 @@ use std::fmt;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 
 /// The id of one execution: 12 or 14 digits that are a time. Its directory, label and metric label.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ExecutionId(Box<str>);
 
 impl ExecutionId {
@@ -58,6 +60,20 @@ impl ExecutionId {
     #[must_use]
     pub fn as_f64(&self) -> f64 {
         self.0.parse().unwrap_or(0.0)
+    }
+}
+
+impl TryFrom<String> for ExecutionId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is no execution id"))
+    }
+}
+
+impl From<ExecutionId> for String {
+    fn from(id: ExecutionId) -> Self {
+        id.0.into()
     }
 }
 

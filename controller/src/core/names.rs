@@ -66,6 +66,12 @@ pub fn plain_pod_name(controller: &str, node: &str, id: &ExecutionId) -> String 
     format!("{controller}-job-{}-{id}", host(node))
 }
 
+/// The ConfigMap with the state record of a controller.
+#[must_use]
+pub fn state_record(controller: &str) -> String {
+    format!("{controller}-state")
+}
+
 /// The name of a further attempt; `first` is the name of the first one. Attempts count from 1.
 #[must_use]
 pub fn attempt_pod_name(first: &str, node: &str, id: &ExecutionId, attempt: u32) -> String {

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::journal::EndedNode;
 use super::pod_phase::Trouble;
 use super::state::{NodeState, Reason};
 use super::summary::NodeSummary;
 use super::time::{Monotonic, Now};
 
 /// One eligible node and the names its pod may take.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PlannedNode {
     /// The node's name.
     pub node: String,
@@ -202,6 +206,26 @@ impl NodeRun {
     #[must_use]
     pub fn newest_pod_uid(&self) -> Option<&str> {
         self.newest_uid.as_deref()
+    }
+
+    /// When its pod was created; none before that is known.
+    #[must_use]
+    pub fn started(&self) -> Option<Now> {
+        self.started
+    }
+
+    /// Its end for the journal; none while it has not ended.
+    #[must_use]
+    pub fn journal_end(&self, index: usize) -> Option<EndedNode> {
+        self.state.is_final().then(|| EndedNode {
+            index,
+            state: self.state,
+            reason: self.reason,
+            message: self.message.clone(),
+            attempts: self.attempts,
+            start_time: self.started.map(|now| now.wall),
+            end_time: self.ended.map(|now| now.wall),
+        })
     }
 
     pub(super) fn summary(&self) -> NodeSummary {

@@ -55,6 +55,11 @@ impl PodPool {
         self.has_room() && self.holders.insert(SlotHolder::Node(node))
     }
 
+    /// Counts a node whose pod may run already; it needs no free slot.
+    pub fn resume(&mut self, node: usize) {
+        self.holders.insert(SlotHolder::Node(node));
+    }
+
     /// Counts a pod that an earlier execution left; it needs no free slot, because it runs already.
     pub fn adopt(&mut self, pod_uid: &str) {
         self.holders

@@ -92,6 +92,17 @@ pub fn other_owner<'a>(
         .find(|other| is_node(other))
 }
 
+/// Whose a stored name is: the node of the result, else the longest node name that it begins with.
+#[must_use]
+pub fn owner(stored: &str, is_node: impl Fn(&str) -> bool) -> Option<&str> {
+    let as_result = stored.strip_suffix(".json");
+    let as_file = stored.match_indices('-').map(|(at, _)| &stored[..at]).rev();
+    as_result
+        .into_iter()
+        .chain(as_file)
+        .find(|node| is_node(node))
+}
+
 /// The name of an uploaded body, not checked yet: that of the query, else that of `Content-Disposition`, else `uuid`
 /// with an extension by `Content-Type`.
 #[must_use]
@@ -176,6 +187,22 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::path::{Component, Path};
+
+    #[test]
+    fn a_stored_name_belongs_to_the_result_s_node_else_to_the_longest() {
+        let is_node = |name: &str| ["a", "a-b", "c"].contains(&name);
+        for (stored, node) in [
+            ("a.json", Some("a")),
+            ("a-b.json", Some("a-b")),
+            ("a-b-x.txt", Some("a-b")),
+            ("a-x-y", Some("a")),
+            ("c-a-b.json", Some("c")),
+            ("d.json", None),
+            ("_execution.json", None),
+        ] {
+            assert_eq!(owner(stored, is_node), node, "{stored}");
+        }
+    }
 
     #[test]
     fn the_query_wins_over_the_header_and_that_over_a_generated_name() {

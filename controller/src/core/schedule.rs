@@ -101,6 +101,32 @@ impl Schedule {
         &self.zone
     }
 
+    /// The newest fire time up to `now`, where `due` is one that has passed: however many lie between, at little cost.
+    #[must_use]
+    pub fn newest_due(&self, due: Timestamp, now: Timestamp) -> Timestamp {
+        if let Kind::Every(interval) = &self.kind {
+            let passed = now.duration_since(due).as_secs().max(0);
+            let step = i64::try_from(interval.as_secs()).unwrap_or(i64::MAX).max(1);
+            let newest = due.checked_add(SignedDuration::from_secs(passed / step * step));
+            return newest.unwrap_or(due);
+        }
+        // Fire times lie a minute apart at least: the nearest stretch that has one has few.
+        let mut stretch = SignedDuration::from_hours(1);
+        loop {
+            let from = now.checked_sub(stretch).unwrap_or(due).max(due);
+            let mut newest = (from == due).then_some(due);
+            let mut after = from;
+            while let Some(next) = self.next_after(after).filter(|next| *next <= now) {
+                newest = Some(next);
+                after = next;
+            }
+            match newest {
+                Some(newest) => return newest,
+                None => stretch = stretch.saturating_mul(24),
+            }
+        }
+    }
+
     /// The first fire time after `after`, never `after` itself; `None` if there is none within five years.
     ///
     /// An interval counts from `after`, less its fraction of a second: pass the last scheduled time.

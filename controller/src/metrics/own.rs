@@ -23,6 +23,10 @@ const EXECUTION_SECONDS_BUCKETS: [f64; 12] = [
 pub enum Decision {
     /// An execution was in progress and the policy is Forbid.
     Forbid,
+    /// `suspend` is set.
+    Suspended,
+    /// It was missed by more than `startingDeadlineSeconds`.
+    Missed,
     /// The nodes or pods could not be listed, for good.
     Refused,
     /// The controller began to shut down before the execution did.
@@ -30,11 +34,19 @@ pub enum Decision {
 }
 
 impl Decision {
-    const ALL: [Self; 3] = [Self::Forbid, Self::Refused, Self::Stopped];
+    const ALL: [Self; 5] = [
+        Self::Forbid,
+        Self::Suspended,
+        Self::Missed,
+        Self::Refused,
+        Self::Stopped,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Forbid => "Forbid",
+            Self::Suspended => "Suspended",
+            Self::Missed => "Missed",
             Self::Refused => "Refused",
             Self::Stopped => "Stopped",
         }

@@ -173,6 +173,18 @@ impl SeriesStore {
         });
     }
 
+    pub(super) fn result_restored(&mut self, id: &ExecutionId, node: &str, results: &Results) {
+        let known = self.executions.get(id).and_then(|nodes| nodes.get(node));
+        if known.is_some_and(|known| !known.samples.is_empty()) {
+            return;
+        }
+        let ended = known.and_then(|known| known.processing);
+        self.result(id, node, results);
+        if let Some(error) = ended {
+            self.processing(id, node, error);
+        }
+    }
+
     pub(super) fn processing(&mut self, id: &ExecutionId, node: &str, error: bool) {
         self.change(id, node, |series| series.processing = Some(error));
     }

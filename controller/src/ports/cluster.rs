@@ -47,6 +47,18 @@ pub enum ServiceAddress {
     DnsName(String),
 }
 
+/// The key of the state record in its ConfigMap.
+pub const STATE_KEY: &str = "state.json";
+
+/// The state record as it was read: the text under [`STATE_KEY`] of a ConfigMap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDocument {
+    /// `metadata.resourceVersion`, to be handed back with the next write.
+    pub version: String,
+    /// The text; empty where the ConfigMap has none.
+    pub text: String,
+}
+
 /// The calls that the controller makes.
 pub trait Cluster: Clone + Send + Sync + 'static {
     /// The bytes of a container's log, in order.
@@ -127,6 +139,29 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         &self,
         name: &str,
     ) -> impl Future<Output = Result<BTreeMap<String, String>, ClusterError>> + Send;
+
+    /// The state record in the ConfigMap `name` of this namespace, as the API server has it now; none where there is no such
+    /// ConfigMap.
+    ///
+    /// # Errors
+    /// `Refused` (RBAC), or transient.
+    fn read_state(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<StateDocument>, ClusterError>> + Send;
+
+    /// Writes the state record if it is still at `version`, or creates its ConfigMap where that is none; answers with the
+    /// new version. What else is in the ConfigMap stays.
+    ///
+    /// # Errors
+    /// `Conflict` where it changed, `AlreadyExists` where it was created, `NotFound` where it was deleted since it was read;
+    /// `Refused`, or transient: then it may be written all the same.
+    fn write_state(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        text: &str,
+    ) -> impl Future<Output = Result<String, ClusterError>> + Send;
 
     /// The address of a Service of this namespace.
     ///

@@ -12,7 +12,9 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, PodPhase, PodView, PodWatchEvent, ServiceAddress, WatchEvent};
+use super::cluster::{
+    Cluster, PodPhase, PodView, PodWatchEvent, STATE_KEY, ServiceAddress, StateDocument, WatchEvent,
+};
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::core::ids::ExecutionId;
 use crate::core::views::Waiting;
@@ -538,6 +540,64 @@ pub async fn a_config_map_is_read_as_it_stands(cluster: impl Cluster, mut contro
     ]);
     assert_eq!(cluster.config_map("full").await, Ok(full));
     assert_eq!(cluster.config_map("empty").await, Ok(BTreeMap::new()));
+}
+
+/// The state record is created once and changed only from the version that was read; the rest of its ConfigMap stays.
+pub async fn the_state_record_changes_only_from_the_version_read(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    assert_eq!(cluster.read_state("a-state").await, Ok(None));
+    let write = |version: Option<String>, text: &'static str| {
+        let cluster = cluster.clone();
+        async move {
+            let version = version.as_deref();
+            cluster.write_state("a-state", version, text).await
+        }
+    };
+    let read = || async {
+        let read = cluster.read_state("a-state").await;
+        read.expect("the record is read").expect("there is one")
+    };
+    let lost = write(Some("1".to_owned()), "never").await;
+    assert_eq!(kind(lost), ClusterErrorKind::NotFound);
+    let first = write(None, "one").await.expect("it is created");
+    let document = |version: &str, text: &str| StateDocument {
+        version: version.to_owned(),
+        text: text.to_owned(),
+    };
+    assert_eq!(read().await, document(&first, "one"));
+    assert_eq!(
+        kind(write(None, "again").await),
+        ClusterErrorKind::AlreadyExists
+    );
+    let second = write(Some(first.clone()), "two").await;
+    let second = second.expect("it is changed");
+    assert_ne!(second, first);
+    assert_eq!(
+        kind(write(Some(first), "stale").await),
+        ClusterErrorKind::Conflict
+    );
+    assert_eq!(read().await, document(&second, "two"));
+
+    control
+        .create(json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "b-state", "namespace": NAMESPACE},
+            "data": {"other": "kept"},
+        }))
+        .await;
+    let found = cluster.read_state("b-state").await.expect("it is read");
+    let found = found.expect("there is one");
+    assert_eq!(found.text, "");
+    let written = cluster.write_state("b-state", Some(&found.version), "three");
+    written.await.expect("it is changed");
+    let kept = BTreeMap::from([
+        ("other".into(), "kept".into()),
+        (STATE_KEY.into(), "three".into()),
+    ]);
+    assert_eq!(cluster.config_map("b-state").await, Ok(kept));
 }
 
 /// A Service is reached by its cluster address, a headless one by its name.

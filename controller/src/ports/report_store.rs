@@ -117,6 +117,19 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
         bytes: Bytes,
     ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
+    /// Appends to a file of our own, made where there is none in the execution's directory. After `Ok` it is there whole and
+    /// survives what [`Upload::finish`] survives; appends are in the order in which they were asked for. After an error a part
+    /// of it may be there.
+    ///
+    /// # Errors
+    /// `NotFound` where the execution has no directory, `NoSpace` or `Unavailable`.
+    fn append(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+
     /// The reports of an execution in the order of their names, temporary ones left out.
     fn list(
         &self,

@@ -20,6 +20,8 @@ pub async fn every_behaviour<S: ReportStore>(mut new_store: impl FnMut() -> S) {
     an_upload_of_many_chunks_is_stored_whole(new_store()).await;
     a_suspended_upload_goes_on_where_it_was(new_store()).await;
     a_range_is_read_and_nothing_beyond_it(new_store()).await;
+    what_is_appended_is_there_in_order(new_store()).await;
+    nothing_is_appended_to_an_execution_that_is_not_there(new_store()).await;
     reports_are_listed_by_name(new_store()).await;
     executions_are_listed_by_id(new_store()).await;
     an_execution_is_removed_with_its_reports(new_store()).await;
@@ -200,6 +202,41 @@ pub async fn a_range_is_read_and_nothing_beyond_it<S: ReportStore>(store: S) {
         let read = read(&store, &execution, "n-r", offset as u64, length as u64).await;
         assert!(read == expected, "{length} bytes from {offset}");
     }
+}
+
+/// What is appended is there, in the order in which it was asked for, though nobody waited in between.
+pub async fn what_is_appended_is_there_in_order<S: ReportStore>(store: S) {
+    let execution = id("202601010342");
+    store.create_execution(&execution).await.expect("made");
+    let lines: Vec<String> = (0..100).map(|number| format!("{number}\n")).collect();
+    let appended = lines.iter().map(|line| {
+        let line = Bytes::copy_from_slice(line.as_bytes());
+        store.append(&execution, "_lines", line)
+    });
+    for appended in futures::future::join_all(appended).await {
+        appended.expect("appended");
+    }
+    let other = store.append(&execution, "_other", Bytes::from_static(b"x"));
+    other.await.expect("appended");
+    let last = store.append(&execution, "_lines", Bytes::from_static(b"last"));
+    last.await.expect("appended");
+    let found = content(&store, &execution, "_lines").await;
+    assert_eq!(String::from_utf8_lossy(&found), lines.concat() + "last");
+}
+
+/// An execution that is not there, or was removed, is not made by an append.
+pub async fn nothing_is_appended_to_an_execution_that_is_not_there<S: ReportStore>(store: S) {
+    let execution = id("202601010342");
+    let append = || store.append(&execution, "_lines", Bytes::from_static(b"x"));
+    let error = append().await.expect_err("there is none");
+    assert_eq!(error.kind, ReportStoreErrorKind::NotFound);
+    store.create_execution(&execution).await.expect("made");
+    append().await.expect("appended");
+    store.remove_execution(&execution).await.expect("removed");
+    let error = append().await.expect_err("it was removed");
+    assert_eq!(error.kind, ReportStoreErrorKind::NotFound);
+    let left = store.list_executions().await.expect("listed");
+    assert!(left.is_empty());
 }
 
 /// Sorted as strings, with their lengths.

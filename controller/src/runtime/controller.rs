@@ -6,8 +6,10 @@
 mod callbacks;
 mod creation;
 mod effects;
+mod recovery;
 mod schedule;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +23,16 @@ use super::admission::Admission;
 use super::api_calls::ApiCalls;
 use super::event::Event;
 use super::handle::ControllerHandle;
-use super::preparation::{self, Due, Prepared};
+use super::journal::{Journal, JournalWrites};
+use super::preparation::{Due, NotPrepared, Preparation, Prepared};
+use super::state_record::StateHandle;
 use super::summary_writes::SummaryWrites;
 use super::{Ports, Settings, watches};
-use crate::core::execution::{self, Execution};
+use crate::config::pod_template::PodTemplate;
+use crate::core::execution::{self, Execution, Found};
 use crate::core::ids::ExecutionId;
 use crate::core::job_pod::JobPodSpec;
+use crate::core::journal::Frozen;
 use crate::core::report_name;
 use crate::core::state::Trigger;
 use crate::core::summary;
@@ -34,7 +40,6 @@ use crate::metrics::Metrics;
 use crate::metrics::own::Decision;
 use crate::ports::clock::{Clock as _, Monotonic, Now};
 use crate::ports::cluster::PodWatchEvent;
-use crate::ports::error::ClusterError;
 use crate::ports::report_store::ReportStore as _;
 
 /// Events that may wait for the loop; senders wait beyond that.
@@ -54,10 +59,18 @@ pub struct Controller<P: Ports> {
     events_sender: mpsc::Sender<Event>,
     tasks: JoinSet<Option<Event>>,
     schedule: ScheduleState,
+    state: StateHandle<P>,
+    /// Of this leader; none before it has taken over.
+    epoch: Option<u64>,
+    /// The executions on the volume, of those that were there when it took over.
+    kept: BTreeSet<ExecutionId>,
+    journal_writes: JournalWrites,
+    /// The execution that has ended and is in the state record until its summary is on the volume.
+    closing: Option<ExecutionId>,
     preparing: bool,
     /// What the watch showed while an execution was being prepared.
     unheard: Vec<PodWatchEvent>,
-    current: Option<Current>,
+    current: Option<Current<P::Reports>>,
     /// The newest execution that has ended: what still arrives for it amends its summary.
     ended: Option<Execution>,
     summaries: SummaryWrites,
@@ -67,10 +80,12 @@ pub struct Controller<P: Ports> {
 
 /// The execution in progress.
 #[derive(Debug)]
-struct Current {
+struct Current<R> {
     execution: Execution,
     job_pod: Arc<JobPodSpec>,
     node_watch: AbortHandle,
+    template: PodTemplate,
+    journal: Journal<R>,
     /// Tenths of the list that have ended, as last logged.
     logged_tenths: usize,
 }
@@ -86,29 +101,30 @@ impl<P: Ports> Controller<P> {
         let admission = Arc::new(Admission::new(settings.dev_mode));
         let handle =
             ControllerHandle::new(sender.clone(), Arc::clone(&admission), Arc::clone(&metrics));
-        let now = ports.clock().now();
-        let config = &settings.config;
         let schedule = ScheduleState {
             stopped: false,
-            next: config.schedule.next_after(now.wall),
-            startup: config
-                .run_on_startup
-                .then(|| now.monotonic.after(config.startup_delay)),
+            next: None,
+            startup: None,
         };
-        metrics.own().next_schedule(schedule.next);
         let mut tasks = JoinSet::new();
         let watch = watches::pods(ports.clone(), sender.clone());
         tasks.spawn(async {
             watch.await;
             None
         });
+        let api = ApiCalls::new(ports, Arc::clone(&metrics));
         let controller = Self {
+            state: StateHandle::new(api.clone(), &settings.config.name),
             settings: Arc::new(settings),
-            api: ApiCalls::new(ports, Arc::clone(&metrics)),
+            api,
+            events_sender: sender,
+            epoch: None,
+            kept: BTreeSet::new(),
+            journal_writes: JournalWrites::default(),
+            closing: None,
             metrics,
             admission,
             events,
-            events_sender: sender,
             tasks,
             schedule,
             preparing: false,
@@ -126,10 +142,7 @@ impl<P: Ports> Controller<P> {
     /// # Panics
     /// With the panic of a task.
     pub async fn run(mut self) {
-        info!(
-            next = self.schedule.next.map(tracing::field::display),
-            "controller started"
-        );
+        self.recover();
         loop {
             self.on_time();
             let clock = self.api.ports.clock().clone();
@@ -177,7 +190,8 @@ impl<P: Ports> Controller<P> {
             self.step(now, execution::Event::Woken);
         }
         self.write_summaries(now);
-        if self.schedule.stopped {
+        self.write_journal();
+        if self.schedule.stopped || self.epoch.is_none() {
             return;
         }
         if self
@@ -193,31 +207,66 @@ impl<P: Ports> Controller<P> {
             .take_due(&self.settings.config.schedule, now.wall)
         {
             self.metrics.own().next_schedule(self.schedule.next);
+            self.tick(now, due);
+        }
+    }
+
+    /// A scheduled time has come, or was missed and is the newest.
+    fn tick(&mut self, now: Now, due: Timestamp) {
+        let config = &self.settings.config;
+        let late = Duration::try_from(now.wall.duration_since(due)).unwrap_or_default();
+        if config.suspend {
+            self.drop_tick(due, Decision::Suspended, "the controller is suspended");
+        } else if config.starting_deadline.is_some_and(|limit| late > limit) {
+            self.drop_tick(due, Decision::Missed, "startingDeadlineSeconds have passed");
+        } else {
             self.begin(Trigger::Schedule, due);
         }
     }
 
     fn begin(&mut self, trigger: Trigger, scheduled_time: Timestamp) {
         if self.preparing || self.current.is_some() {
-            self.metrics.own().tick_dropped(Decision::Forbid);
-            info!(scheduled_time = %scheduled_time, "execution dropped: the previous one is still in progress");
+            let why = "the previous execution is still in progress";
+            if trigger == Trigger::Schedule {
+                self.drop_tick(scheduled_time, Decision::Forbid, why);
+            }
             return;
         }
-        self.preparing = true;
         self.metrics.own().execution_started(scheduled_time);
-        let due = Due {
+        self.prepare(Due {
             trigger,
             scheduled_time,
             to_the_second: self.settings.config.schedule.is_finer_than_minutes(),
-        };
-        let (api, settings, metrics) = (
-            self.api.clone(),
-            Arc::clone(&self.settings),
-            Arc::clone(&self.metrics),
-        );
-        let admission = Arc::clone(&self.admission);
+            claim: None,
+        });
+    }
+
+    /// A tick is not run, and nobody runs it afterwards.
+    fn drop_tick(&mut self, scheduled_time: Timestamp, decision: Decision, why: &str) {
+        self.metrics.own().tick_dropped(decision);
+        info!(scheduled_time = %scheduled_time, "execution dropped: {why}");
+        let state = self.state.clone();
         self.spawn(async move {
-            let prepared = preparation::prepare(&api, &settings, &metrics, &admission, due).await;
+            let dropped = state.update(|record| record.handle_tick(scheduled_time));
+            if let Err(error) = dropped.await {
+                warn!(scheduled_time = %scheduled_time, error = %error, "dropped tick not recorded");
+            }
+            None
+        });
+    }
+
+    fn prepare(&mut self, due: Due) {
+        self.preparing = true;
+        let preparation = Preparation {
+            api: self.api.clone(),
+            state: self.state.clone(),
+            epoch: self.epoch.unwrap_or_default(),
+            settings: Arc::clone(&self.settings),
+            metrics: Arc::clone(&self.metrics),
+            admission: Arc::clone(&self.admission),
+        };
+        self.spawn(async move {
+            let prepared = preparation.prepare(due).await;
             Some(Event::Prepared(prepared.map(Box::new)))
         });
     }
@@ -258,7 +307,18 @@ impl<P: Ports> Controller<P> {
                 let looked = execution::Event::LookedForResult { index, step };
                 self.tell(now, &execution, looked);
             }
-            Event::SummaryWritten => self.summaries.written(),
+            Event::Recovered(recovered) => self.recovered(now, *recovered),
+            Event::HistoryFound(id, summary) => self.history_found(&id, &summary),
+            Event::ResultFound {
+                execution,
+                node,
+                results,
+            } => self.result_found(now, &execution, &node, &results),
+            Event::JournalWritten => self.journal_writes.written(),
+            Event::SummaryWritten {
+                execution,
+                is_written,
+            } => self.summary_written(&execution, is_written),
             Event::StopSchedule => {
                 info!("schedule stopped");
                 self.schedule = ScheduleState {
@@ -270,7 +330,7 @@ impl<P: Ports> Controller<P> {
         }
     }
 
-    fn not_started(&mut self, error: &ClusterError) {
+    fn not_started(&mut self, error: &NotPrepared) {
         self.preparing = false;
         self.unheard.clear();
         self.metrics.own().execution_not_started(Decision::Refused);
@@ -283,42 +343,59 @@ impl<P: Ports> Controller<P> {
             self.metrics.own().execution_not_started(Decision::Stopped);
             return;
         }
-        let plan = prepared.plan;
-        let id = plan.id.clone();
-        self.admission
-            .begin(&id, plan.nodes.iter().map(|node| node.node.as_str()));
-        let nodes = plan.nodes.iter().map(|node| node.node.as_str());
-        self.metrics.execution_started(&id, nodes);
-        for old in &prepared.pruned {
-            self.metrics.prune(old);
-        }
+        let plan = &prepared.frozen.plan;
         info!(
-            execution_id = %id,
+            execution_id = %plan.id,
             nodes = plan.nodes.len(),
             excluded = plan.excluded.len(),
             pool = plan.pool_size,
             "execution started"
         );
         self.warn_of_many_series(plan.nodes.len());
-        let config = &self.settings.config;
-        let job_pod = Arc::new(JobPodSpec {
-            controller: config.name.clone(),
-            namespace: self.settings.namespace.clone(),
-            service_account: config.job_service_account.clone(),
-            image_pull_secrets: config.job_image_pull_secrets.clone(),
-            callback_address: prepared.callback_address,
-            callback_port: config.callback_service_port,
-            owner: self.settings.owner.clone(),
-        });
-        let watch = watches::nodes(self.api.ports.clone(), self.events_sender.clone(), id);
+        self.run_execution(now, prepared.frozen, prepared.found);
+        // Only now: what is `latest` of a node of the new list outlives its execution.
+        for old in &prepared.pruned {
+            self.kept.remove(old);
+            self.metrics.prune(old);
+        }
+    }
+
+    /// Begins an execution, or goes on with what was found of it.
+    fn run_execution(&mut self, now: Now, frozen: Frozen, found: Option<Found>) {
+        let Frozen {
+            plan,
+            job_pod,
+            template,
+            ..
+        } = frozen;
+        let id = plan.id.clone();
+        self.admission
+            .begin(&id, plan.nodes.iter().map(|node| node.node.as_str()));
+        let nodes = plan.nodes.iter().map(|node| node.node.as_str());
+        self.metrics.execution_started(&id, nodes);
+        let (execution, effects) = match found {
+            None => Execution::begin(plan, now),
+            Some(found) => Execution::resume(plan, found, now),
+        };
+        let called = execution.nodes().iter().filter(|node| node.may_call_back());
+        for node in called {
+            self.admission.admit(&id, node.node());
+        }
+        let reports = self.api.ports.reports().clone();
+        let watch = watches::nodes(
+            self.api.ports.clone(),
+            self.events_sender.clone(),
+            id.clone(),
+        );
         let node_watch = self.tasks.spawn(Box::pin(async {
             watch.await;
             None
         }));
-        let (execution, effects) = Execution::begin(plan, now);
         self.current = Some(Current {
             execution,
-            job_pod,
+            job_pod: Arc::new(job_pod),
+            template: self.template(&template),
+            journal: Journal::new(reports, id, self.epoch.unwrap_or_default()),
             node_watch,
             logged_tenths: 0,
         });
@@ -327,6 +404,16 @@ impl<P: Ports> Controller<P> {
         for event in std::mem::take(&mut self.unheard) {
             self.step(now, of_watch(event));
         }
+    }
+
+    fn template(&self, text: &str) -> PodTemplate {
+        if text == self.settings.template.text() {
+            return self.settings.template.clone();
+        }
+        PodTemplate::parse(text).unwrap_or_else(|error| {
+            warn!(error = %error, "the execution's own pod template cannot be read: the configured one is used");
+            self.settings.template.clone()
+        })
     }
 
     fn warn_of_many_series(&mut self, nodes: usize) {
@@ -379,10 +466,14 @@ impl<P: Ports> Controller<P> {
         };
         let reports = self.api.ports.reports().clone();
         self.spawn(async move {
-            if let Err(error) = reports.put(&id, summary::FILE_NAME, document).await {
+            let written = reports.put(&id, summary::FILE_NAME, document).await;
+            if let Err(error) = &written {
                 warn!(execution_id = %id, error = %error, "execution summary not written");
             }
-            Some(Event::SummaryWritten)
+            Some(Event::SummaryWritten {
+                execution: id,
+                is_written: written.is_ok(),
+            })
         });
     }
 

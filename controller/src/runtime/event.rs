@@ -2,11 +2,13 @@
 
 use tokio::sync::oneshot;
 
-use super::preparation::Prepared;
+use super::preparation::{NotPrepared, Prepared};
+use super::recovery::Recovered;
 use crate::core::event_message::EventReport;
 use crate::core::execution;
 use crate::core::ids::ExecutionId;
 use crate::core::report::Results;
+use crate::core::summary::ExecutionSummary;
 use crate::ports::cluster::PodWatchEvent;
 use crate::ports::error::ClusterError;
 
@@ -18,7 +20,7 @@ pub(super) enum Event {
     /// Something arrived at the callback API.
     Callback(Callback),
     /// An execution can begin, or not.
-    Prepared(Result<Box<Prepared>, ClusterError>),
+    Prepared(Result<Box<Prepared>, NotPrepared>),
     /// An effect of an execution was answered.
     Answer(ExecutionId, execution::Event),
     /// The logs of a node's pod are on disk, under these names, where logs are kept.
@@ -28,8 +30,23 @@ pub(super) enum Event {
         uid: String,
         stored_names: Vec<String>,
     },
+    /// A leader has found out where to begin.
+    Recovered(Box<Recovered>),
+    /// A kept execution's summary was found on the volume.
+    HistoryFound(ExecutionId, Box<ExecutionSummary>),
+    /// A kept execution's result was found on the volume.
+    ResultFound {
+        execution: ExecutionId,
+        node: String,
+        results: Results,
+    },
+    /// Entries were written to the journal.
+    JournalWritten,
     /// A summary was written, or could not be.
-    SummaryWritten,
+    SummaryWritten {
+        execution: ExecutionId,
+        is_written: bool,
+    },
     /// The volume was looked at for a result that nobody told of.
     LookedForResult {
         execution: ExecutionId,

@@ -16,7 +16,8 @@ pub(super) async fn find(
     node: &str,
     limit_bytes: u64,
 ) -> Option<Results> {
-    let document = match read(reports, execution, node, limit_bytes).await {
+    let name = report_name::result_name(node);
+    let document = match read_whole(reports, execution, &name, limit_bytes).await {
         Ok(document) => document,
         Err(error) => {
             if error.kind != ReportStoreErrorKind::NotFound {
@@ -29,19 +30,20 @@ pub(super) async fn find(
     parse_results(&document).ok()
 }
 
-async fn read(
+/// A report as a whole, up to a limit.
+///
+/// # Errors
+/// As those of the store.
+pub(super) async fn read_whole(
     reports: &impl ReportStore,
     execution: &ExecutionId,
-    node: &str,
+    name: &str,
     limit_bytes: u64,
 ) -> Result<BytesMut, ReportStoreError> {
-    let name = report_name::result_name(node);
-    let length = reports
-        .metadata(execution, &name)
-        .await?
-        .length
-        .min(limit_bytes);
-    let mut content = reports.read(execution, &name, 0, length).await?;
+    let length = reports.metadata(execution, name).await?.length;
+    let mut content = reports
+        .read(execution, name, 0, length.min(limit_bytes))
+        .await?;
     let mut document = BytesMut::new();
     while let Some(chunk) = content.next().await {
         document.extend_from_slice(&chunk?);

@@ -89,6 +89,11 @@ impl SummaryWrites {
         self.is_writing = false;
     }
 
+    /// Whether a newer summary of the execution waits to be written.
+    pub(super) fn is_queued(&self, id: &ExecutionId) -> bool {
+        self.queue.iter().any(|(queued, _)| queued == id)
+    }
+
     fn push(&mut self, execution: &Execution) {
         let id = execution.id().clone();
         self.queue.retain(|(queued, _)| *queued != id);

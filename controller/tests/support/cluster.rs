@@ -9,6 +9,7 @@ use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::ports::cluster::{
     Cluster, NodeView, NodeWatchEvent, PodPhase, PodView, PodWatchEvent, ServiceAddress,
+    StateDocument,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -65,6 +66,12 @@ pub struct State {
     pub keeps_terminating: bool,
     /// Most job pods that had not ended at any time.
     pub peak: usize,
+    /// The names of the pods that were created, as often as they were.
+    pub created: Vec<String>,
+    /// Calls that change the cluster, carried out or refused.
+    pub calls: usize,
+    /// The state record.
+    pub record: Option<StateDocument>,
     watchers: Vec<mpsc::UnboundedSender<WatchItem>>,
     node_watchers: Vec<mpsc::UnboundedSender<NodeWatchItem>>,
     uids: u64,
@@ -202,6 +209,14 @@ impl TestCluster {
         }
     }
 
+    /// Waits until so many calls that change the cluster were made, in all.
+    pub async fn until_calls(&self, count: usize) {
+        let mut changes = self.changes.subscribe();
+        while self.look(|state| state.calls < count) {
+            changes.changed().await.unwrap();
+        }
+    }
+
     /// Waits until so many creates were asked for, in all.
     pub async fn until_created(&self, count: usize) {
         let enough = |state: &State| (state.creates.len() >= count).then_some(());
@@ -234,6 +249,11 @@ impl TestCluster {
     /// Removes a pod at once.
     pub fn remove(&self, name: &str) {
         self.change(|state| state.take(name));
+    }
+
+    /// Drops every watch without a word: whoever watched is gone.
+    pub fn forget_watchers(&self) {
+        self.change(|state| state.watchers.clear());
     }
 
     /// Breaks the watch, does `unseen`, and lets the watch list again.
@@ -276,6 +296,7 @@ impl Cluster for TestCluster {
     async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
         let name = pod.metadata.name.clone().unwrap();
         let fault = self.change(|state| {
+            state.calls += 1;
             state.creates.push(Create {
                 name: name.clone(),
                 at: Instant::now(),
@@ -293,6 +314,9 @@ impl Cluster for TestCluster {
             }
             state.uids += 1;
             let view = view(&pod, state.uids);
+            state.created.push(name.clone());
+            // A step of its own: it is done and not answered yet.
+            state.calls += 1;
             state.put(view.clone());
             Ok(view)
         });
@@ -354,7 +378,10 @@ impl Cluster for TestCluster {
     }
 
     async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
-        self.change(|state| state.deletions.push(execution.clone()));
+        self.change(|state| {
+            state.calls += 1;
+            state.deletions.push(execution.clone());
+        });
         self.fault("delete_pods")?;
         self.change(|state| {
             let mut theirs = state.owned();
@@ -389,6 +416,37 @@ impl Cluster for TestCluster {
 
     async fn config_map(&self, _: &str) -> Result<BTreeMap<String, String>, ClusterError> {
         Err(error(ClusterErrorKind::NotFound))
+    }
+
+    async fn read_state(&self, _: &str) -> Result<Option<StateDocument>, ClusterError> {
+        self.fault("read_state")?;
+        Ok(self.look(|state| state.record.clone()))
+    }
+
+    async fn write_state(
+        &self,
+        _: &str,
+        version: Option<&str>,
+        text: &str,
+    ) -> Result<String, ClusterError> {
+        self.fault("write_state")?;
+        self.change(|state| state.calls += 1);
+        self.change(|state| match (&mut state.record, version) {
+            (None, Some(_)) => Err(error(ClusterErrorKind::NotFound)),
+            (Some(_), None) => Err(error(ClusterErrorKind::AlreadyExists)),
+            (Some(record), Some(version)) if record.version != version => {
+                Err(error(ClusterErrorKind::Conflict))
+            }
+            (record, _) => {
+                state.uids += 1;
+                let version = state.uids.to_string();
+                *record = Some(StateDocument {
+                    version: version.clone(),
+                    text: text.to_owned(),
+                });
+                Ok(version)
+            }
+        })
     }
 
     async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {

@@ -61,11 +61,11 @@ impl Clock for TestClock {
     }
 
     fn monotonic(&self) -> Monotonic {
-        Monotonic(self.origin.elapsed())
+        Monotonic::START.after(self.origin.elapsed())
     }
 
     async fn sleep_until(&self, deadline: Monotonic) {
-        tokio::time::sleep_until(self.origin + deadline.0).await;
+        tokio::time::sleep_until(self.origin + deadline.since(Monotonic::START)).await;
     }
 }
 

@@ -188,6 +188,16 @@ impl ReportStore for TestReports {
         Ok(())
     }
 
+    async fn append(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+    ) -> Result<(), ReportStoreError> {
+        self.write(false)?;
+        self.store.append(execution, name, bytes).await
+    }
+
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {
         self.store.list(execution).await
     }

@@ -93,13 +93,18 @@ impl Setup {
 
     /// Starts the controller in that directory, after `prepare` has changed the cluster.
     pub fn run_in(self, directory: TempDir, prepare: impl FnOnce(&TestCluster)) -> World {
-        let config = self.config();
         let nodes: Vec<&str> = self.nodes.iter().map(String::as_str).collect();
         let cluster = TestCluster::new(&nodes);
         prepare(&cluster);
+        let clock = TestClock::at(self.start);
+        self.start_process(cluster, clock, directory)
+    }
+
+    fn start_process(self, cluster: TestCluster, clock: TestClock, directory: TempDir) -> World {
+        let setup = self.clone();
+        let config = self.config();
         let reports = TestReports::new(directory.path().to_owned());
         let entropy = TestEntropy::default();
-        let clock = TestClock::at(self.start);
         let metrics = Arc::new(Metrics::new(&config));
         let limits = config.callback_body_limit;
         let settings = Settings {
@@ -121,13 +126,14 @@ impl Setup {
         let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
         let router = callback::router(handle.clone(), reports.clone(), entropy, limits);
         World {
+            setup,
             cluster,
             reports,
             clock,
             callback: server::catch_panics(router, Arc::clone(&metrics)),
             metrics,
             handle,
-            directory,
+            directory: Some(directory),
             controller: tokio::spawn(controller.run()),
         }
     }
@@ -136,13 +142,14 @@ impl Setup {
 /// A controller that runs until this is dropped.
 #[derive(Debug)]
 pub struct World {
+    setup: Setup,
     pub cluster: TestCluster,
     pub reports: TestReports,
     pub clock: TestClock,
     pub metrics: Arc<Metrics>,
     pub handle: ControllerHandle,
     pub callback: Router,
-    pub directory: TempDir,
+    directory: Option<TempDir>,
     controller: JoinHandle<()>,
 }
 
@@ -170,6 +177,29 @@ impl Answer {
 pub const RESULT: &str = r#"{"plain":[{"value":1}]}"#;
 
 impl World {
+    /// The report directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.as_ref().unwrap().path()
+    }
+
+    /// Kills the controller and starts another process a while later.
+    pub async fn restart_after(self, pause: Duration) -> Self {
+        self.controller.abort();
+        tokio::time::sleep(pause).await;
+        self.restart(|_, _| {})
+    }
+
+    /// Kills the controller and starts another process on the same cluster and volume; `meanwhile` happens in between.
+    pub fn restart(mut self, meanwhile: impl FnOnce(&TestCluster, &Path)) -> Self {
+        self.controller.abort();
+        // Its watch is gone with it.
+        self.cluster.forget_watchers();
+        let directory = self.directory.take().unwrap();
+        meanwhile(&self.cluster, directory.path());
+        let setup = self.setup.clone();
+        setup.start_process(self.cluster.clone(), self.clock, directory)
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.callback.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
@@ -239,11 +269,7 @@ impl World {
 
     /// Waits for the summary of an execution that has ended.
     pub async fn until_ended(&self, execution: &str) -> ExecutionSummary {
-        let path = self
-            .directory
-            .path()
-            .join(execution)
-            .join("_execution.json");
+        let path = self.directory().join(execution).join("_execution.json");
         self.until(&format!("the end of {execution}"), |_| {
             let summary = std::fs::read(&path).ok()?;
             let summary: ExecutionSummary = serde_json::from_slice(&summary).unwrap();
@@ -255,7 +281,7 @@ impl World {
     /// Every file below the report directory, and every link with `-> target`; our own and temporary ones aside.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
-        collect(self.directory.path(), "", &mut files);
+        collect(self.directory(), "", &mut files);
         files.retain(|path, _| !path.split('/').any(|name| name.starts_with('_')));
         files
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use controller::core::ids::ExecutionId;
 use controller::core::views::PodPhase;
 use controller::metrics::Metrics;
-use controller::ports::clock::Clock as _;
+use controller::ports::clock::{Clock as _, Monotonic};
 use tokio::sync::Notify;
 
 use crate::apiserver::ApiServer;
@@ -157,7 +157,7 @@ impl Record {
 
 impl Book {
     fn append(&mut self, what: fmt::Arguments<'_>) {
-        let at = self.observed.clock.monotonic().0;
+        let at = self.observed.clock.monotonic().since(Monotonic::START);
         self.log.append(at, what);
     }
 

@@ -3,11 +3,14 @@
 //!
 //! A batch waits for nothing: a wait of a millisecond was tried, and gathered next to nothing.
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::sync_directory;
@@ -17,11 +20,20 @@ use crate::config::ReportDurability;
 /// Writes the temporary file of a report.
 type Write = Box<dyn FnOnce() -> io::Result<Temporary> + Send>;
 
-/// A report that is to be written and named.
+type Answer = oneshot::Sender<io::Result<()>>;
+
+/// What is to be done to the file `target`.
+enum Work {
+    /// Write a temporary file and put it in the target's place.
+    Replace(Write),
+    /// Write on at its end.
+    Append(Bytes),
+}
+
 struct Commit {
-    write: Write,
     target: PathBuf,
-    answer: oneshot::Sender<io::Result<()>>,
+    work: Work,
+    answer: Answer,
 }
 
 #[derive(Default)]
@@ -31,7 +43,7 @@ struct Queue {
     is_served: bool,
 }
 
-/// The reports that wait for their names; clones share them.
+/// What waits to be committed; clones share it.
 #[derive(Clone)]
 pub(super) struct Commits {
     durability: ReportDurability,
@@ -66,17 +78,32 @@ impl Commits {
     ///
     /// # Cancel safety
     /// Once polled, the report is committed whether the answer is awaited or not.
-    pub(super) async fn commit(
+    pub(super) async fn replace(
         &self,
         target: PathBuf,
         write: impl FnOnce() -> io::Result<Temporary> + Send + 'static,
     ) -> io::Result<()> {
+        self.commit(target, Work::Replace(Box::new(write))).await
+    }
+
+    /// Writes on at the end of a file, which is made where there is none. Those to one file are in the order of the calls.
+    ///
+    /// # Errors
+    /// Of the file system; a part may have been written.
+    ///
+    /// # Cancel safety
+    /// As [`Self::replace`].
+    pub(super) async fn append(&self, target: PathBuf, bytes: Bytes) -> io::Result<()> {
+        self.commit(target, Work::Append(bytes)).await
+    }
+
+    async fn commit(&self, target: PathBuf, work: Work) -> io::Result<()> {
         let (answer, answered) = oneshot::channel();
         let must_serve = {
             let mut queue = self.queue();
             queue.waiting.push(Commit {
-                write: Box::new(write),
                 target,
+                work,
                 answer,
             });
             !std::mem::replace(&mut queue.is_served, true)
@@ -90,83 +117,157 @@ impl Commits {
     }
 
     fn serve(&self) {
-        let batch = Batch(self.clone());
+        let batch = Batch {
+            commits: self.clone(),
+            has_begun: false,
+        };
         drop(tokio::task::spawn_blocking(move || batch.run()));
     }
 }
 
 /// The turn of one batch. Its end, also by a panic, hands on to the next.
-struct Batch(Commits);
+struct Batch {
+    commits: Commits,
+    /// A runtime that shuts down drops it before.
+    has_begun: bool,
+}
 
 impl Batch {
-    fn run(self) {
-        let batch = std::mem::take(&mut self.0.queue().waiting);
-        let mut answers = Vec::with_capacity(batch.len());
+    fn run(mut self) {
+        self.has_begun = true;
+        let batch = std::mem::take(&mut self.commits.queue().waiting);
         let mut written = Vec::with_capacity(batch.len());
-        for commit in batch {
-            let temporary = (commit.write)().and_then(|temporary| {
-                if self.0.durability == ReportDurability::Fsync {
-                    temporary.file.sync_all()?;
+        let mut appends: BTreeMap<PathBuf, (Vec<u8>, Vec<Answer>)> = BTreeMap::new();
+        for Commit {
+            target,
+            work,
+            answer,
+        } in batch
+        {
+            match work {
+                Work::Replace(write) => {
+                    let temporary = write().and_then(|temporary| {
+                        self.sync(&temporary.file)?;
+                        Ok(temporary)
+                    });
+                    written.push((temporary, target, answer));
                 }
-                Ok(temporary)
-            });
-            written.push((temporary, commit.target));
-            answers.push(commit.answer);
+                Work::Append(bytes) => {
+                    let (together, answers) = appends.entry(target).or_default();
+                    together.extend_from_slice(&bytes);
+                    answers.push(answer);
+                }
+            }
         }
-        let results = self.place(written);
-        for (answer, result) in answers.into_iter().zip(results) {
+        let mut directories = Directories::new(self.commits.durability);
+        let mut done = Vec::new();
+        for (target, (bytes, answers)) in appends {
+            let result = self.append(&target, &bytes);
+            if matches!(result, Ok(true)) {
+                directories.changed(&target);
+            }
+            for answer in answers {
+                done.push((same(&result), target.clone(), answer));
+            }
+        }
+        for (temporary, target, answer) in written {
+            let result = temporary.and_then(|temporary| temporary.place(&target));
+            if result.is_ok() {
+                directories.changed(&target);
+            }
+            done.push((result, target, answer));
+        }
+        let failed = directories.sync();
+        for (result, target, answer) in done {
+            let directory = target.parent().and_then(|directory| failed.get(directory));
+            let result = match directory {
+                Some(kind) => result.and(Err((*kind).into())),
+                None => result,
+            };
             // Whoever has gone does not want to know.
             let _ = answer.send(result);
         }
     }
 
-    /// Names what has been written and, where that is wanted, syncs each directory once.
-    fn place(&self, written: Vec<(io::Result<Temporary>, PathBuf)>) -> Vec<io::Result<()>> {
-        let placed: Vec<_> = written
-            .into_iter()
-            .map(|(temporary, target)| {
-                let result = temporary.and_then(|temporary| temporary.place(&target));
-                (result, target)
-            })
-            .collect();
-        let mut synced: BTreeMap<&Path, Result<(), io::ErrorKind>> = BTreeMap::new();
-        if self.0.durability == ReportDurability::Fsync {
-            for (result, target) in &placed {
-                if let (Ok(()), Some(directory)) = (result, target.parent()) {
-                    synced
-                        .entry(directory)
-                        .or_insert_with(|| sync_directory(directory).map_err(|error| error.kind()));
-                }
-            }
+    fn sync(&self, file: &File) -> io::Result<()> {
+        match self.commits.durability {
+            ReportDurability::Fsync => file.sync_all(),
+            ReportDurability::None => Ok(()),
         }
-        let failed: Vec<_> = placed
-            .iter()
-            .map(|(_, target)| {
-                let directory = target.parent()?;
-                synced.get(directory)?.err()
-            })
-            .collect();
-        placed
-            .into_iter()
-            .zip(failed)
-            .map(|((result, _), failed)| match failed {
-                Some(kind) => result.and(Err(kind.into())),
-                None => result,
-            })
-            .collect()
+    }
+
+    /// Whether the file is new.
+    fn append(&self, target: &Path, bytes: &[u8]) -> io::Result<bool> {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(target)?;
+        let is_new = file.metadata()?.len() == 0;
+        file.write_all(bytes)?;
+        self.sync(&file)?;
+        Ok(is_new)
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let goes_on = {
-            let mut queue = self.0.queue();
-            queue.is_served = !queue.waiting.is_empty();
-            queue.is_served
+        let (goes_on, abandoned) = {
+            let mut queue = self.commits.queue();
+            queue.is_served = self.has_begun && !queue.waiting.is_empty();
+            let abandoned = if queue.is_served {
+                Vec::new()
+            } else {
+                std::mem::take(&mut queue.waiting)
+            };
+            (queue.is_served, abandoned)
         };
+        // Their requesters are told that nothing came of it.
+        drop(abandoned);
         if goes_on {
-            self.0.serve();
+            self.commits.serve();
         }
+    }
+}
+
+/// The directories in which a batch gave a file its name: each is synced once.
+struct Directories {
+    durability: ReportDurability,
+    changed: BTreeSet<PathBuf>,
+}
+
+impl Directories {
+    fn new(durability: ReportDurability) -> Self {
+        Self {
+            durability,
+            changed: BTreeSet::new(),
+        }
+    }
+
+    fn changed(&mut self, target: &Path) {
+        if self.durability == ReportDurability::Fsync
+            && let Some(directory) = target.parent()
+            && !self.changed.contains(directory)
+        {
+            self.changed.insert(directory.to_owned());
+        }
+    }
+
+    /// Syncs them; those that could not be, with why.
+    fn sync(self) -> BTreeMap<PathBuf, io::ErrorKind> {
+        let failed = self.changed.into_iter().filter_map(|directory| {
+            let error = sync_directory(&directory).err()?;
+            Some((directory, error.kind()))
+        });
+        failed.collect()
+    }
+}
+
+/// The same result for each of those who share it.
+fn same(result: &io::Result<bool>) -> io::Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
     }
 }
 
@@ -194,7 +295,7 @@ mod tests {
                     _ => path.join(number.to_string()),
                 };
                 let written = if number % 10 == 5 { 1 } else { number };
-                commits.commit(target, write(path, written))
+                commits.replace(target, write(path, written))
             });
             fs::write(path.join("_1"), "taken").unwrap();
             let results = futures::future::join_all(committing).await;
@@ -211,9 +312,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let commits = Commits::new(ReportDurability::None);
         let target = directory.path().join("report");
-        let panicked = commits.commit(target.clone(), || panic!("as a defect would"));
+        let panicked = commits.replace(target.clone(), || panic!("as a defect would"));
         assert!(panicked.await.is_err());
-        let committed = commits.commit(target.clone(), write(directory.path(), 1));
+        let committed = commits.replace(target.clone(), write(directory.path(), 1));
         committed.await.unwrap();
         assert!(target.exists());
     }
@@ -223,12 +324,43 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let commits = Commits::new(ReportDurability::None);
         let abandoned = directory.path().join("abandoned");
-        let commit = commits.commit(abandoned.clone(), write(directory.path(), 1));
+        let commit = commits.replace(abandoned.clone(), write(directory.path(), 1));
         // Polled once, then dropped.
         let polled = futures::FutureExt::now_or_never(commit);
         assert!(polled.is_none());
-        let next = commits.commit(directory.path().join("next"), write(directory.path(), 2));
+        let next = commits.replace(directory.path().join("next"), write(directory.path(), 2));
         next.await.unwrap();
         assert!(abandoned.exists());
+    }
+
+    #[test]
+    fn a_runtime_that_shuts_down_leaves_what_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let commits = Commits::new(ReportDurability::None);
+        let runtime = || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .max_blocking_threads(1)
+                .build()
+                .unwrap()
+        };
+        let stopped = runtime();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        stopped.spawn_blocking(move || released.recv());
+        let (waiting, target) = (commits.clone(), directory.path().join("abandoned"));
+        let abandoned = write(directory.path(), 1);
+        stopped.spawn(async move { waiting.replace(target, abandoned).await });
+        while !commits.queue().is_served {
+            std::thread::yield_now();
+        }
+        stopped.shutdown_background();
+        drop(release);
+        while commits.queue().is_served {
+            std::thread::yield_now();
+        }
+        let target = directory.path().join("report");
+        let next = commits.replace(target.clone(), write(directory.path(), 2));
+        runtime().block_on(next).unwrap();
+        assert!(target.exists());
     }
 }

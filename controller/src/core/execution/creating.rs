@@ -54,6 +54,7 @@ impl Execution {
             });
             node.newest_uid = Some(pod.uid.clone());
             node.started = Some(now);
+            effects.push(Effect::PodKnown { index });
             let (attempt, is_unwanted) = (node.attempts, node.overdue.is_some());
             let due = now.monotonic.after(self.limits.pod_start_deadline);
             self.set_alarm(due, index, Alarm::Start { attempt });
@@ -84,6 +85,8 @@ impl Execution {
             node.newest_uid = Some(pod.uid.clone());
             node.step += 1;
             node.is_doubtful = true;
+            effects.push(Effect::PodKnown { index });
+            effects.push(Effect::PodKnown { index });
         }
         self.decided(now, index, pod, effects);
     }

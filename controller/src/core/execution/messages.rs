@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::core::failure::ClusterError;
 use crate::core::ids::ExecutionId;
@@ -12,8 +13,9 @@ use crate::core::state::{Reason, Trigger};
 use crate::core::time::Now;
 use crate::core::views::{NodeView, PodView};
 
-/// What an execution begins with; frozen from here on.
-#[derive(Debug, Clone)]
+/// What an execution begins with; frozen from here on, also in its journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// The controller's name: the value of the owner label.
     pub owner: String,
@@ -24,6 +26,7 @@ pub struct Plan {
     /// The time it was due.
     pub scheduled_time: Timestamp,
     /// When it began: before the nodes were listed.
+    #[serde(with = "wall_time")]
     pub started: Now,
     /// Slots of the pool.
     pub pool_size: NonZeroU32,
@@ -36,7 +39,26 @@ pub struct Plan {
     /// The nodes left out, each with why.
     pub excluded: Vec<(String, Reason, String)>,
     /// The pods of this owner that belong to other executions.
+    #[serde(skip)]
     pub previous_pods: Vec<PodView>,
+}
+
+/// A moment in a journal: another process shares no monotonic clock.
+mod wall_time {
+    use jiff::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use crate::core::time::{Monotonic, Now};
+
+    pub(super) fn serialize<S: Serializer>(now: &Now, to: S) -> Result<S::Ok, S::Error> {
+        now.wall.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Now, D::Error> {
+        let wall = Timestamp::deserialize(from)?;
+        let monotonic = Monotonic::default();
+        Ok(Now { wall, monotonic })
+    }
 }
 
 /// What happened.
@@ -184,6 +206,11 @@ pub enum Effect {
         index: usize,
         /// To be repeated in the answer.
         step: u32,
+    },
+    /// The pod of the node at `index` is known to exist: note it in the journal.
+    PodKnown {
+        /// The node's place in the list.
+        index: usize,
     },
     /// The pod of the node at `index` ended: save its logs where that is configured, then answer with `PodSettled`.
     PodEnded {

@@ -58,13 +58,7 @@ impl<P: Ports> Controller<P> {
         results: &Results,
     ) {
         self.metrics.result(id, node, results);
-        let samples = results.values().map(Vec::len).sum::<usize>();
-        let stored = execution::Event::ResultStored {
-            node: node.to_owned(),
-            name,
-            samples: u32::try_from(samples).unwrap_or(u32::MAX),
-        };
-        self.tell(now, id, stored);
+        self.tell(now, id, of_result(node, name, results));
     }
 
     fn job_event(
@@ -94,5 +88,15 @@ impl<P: Ports> Controller<P> {
             let _ = reply.send(posted);
             None
         });
+    }
+}
+
+/// What the execution is told of a result that is stored under `name`.
+pub(super) fn of_result(node: &str, name: String, results: &Results) -> execution::Event {
+    let samples = results.values().map(Vec::len).sum::<usize>();
+    execution::Event::ResultStored {
+        node: node.to_owned(),
+        name,
+        samples: u32::try_from(samples).unwrap_or(u32::MAX),
     }
 }

@@ -1,20 +1,30 @@
 //! One pod on its way to the cluster: rendered, created, and told apart from another of its name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use tracing::warn;
 
+use crate::config::pod_template::PodTemplate;
 use crate::core::execution::{self, CreateError};
 use crate::core::ids::ExecutionId;
 use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
+use crate::core::journal::Entry;
+use crate::ports::clock::Clock as _;
 use crate::ports::cluster::Cluster as _;
 use crate::ports::error::ClusterErrorKind;
+use crate::ports::report_store::ReportStore;
 use crate::runtime::api_calls::ApiCalls;
+use crate::runtime::journal::Journal;
 use crate::runtime::{Ports, Settings};
+
+/// The pause before the journal is tried again.
+const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// One pod to create.
 #[derive(Debug)]
-pub(super) struct Creation {
+pub(super) struct Creation<R> {
     pub(super) index: usize,
     pub(super) attempt: u32,
     pub(super) pod_name: String,
@@ -22,9 +32,11 @@ pub(super) struct Creation {
     pub(super) execution: ExecutionId,
     pub(super) job_pod: Arc<JobPodSpec>,
     pub(super) settings: Arc<Settings>,
+    pub(super) template: PodTemplate,
+    pub(super) journal: Journal<R>,
 }
 
-impl Creation {
+impl<R: ReportStore> Creation<R> {
     pub(super) async fn carry_out<P: Ports>(self, api: ApiCalls<P>) -> execution::Event {
         let (index, attempt) = (self.index, self.attempt);
         match self.create(api).await {
@@ -40,6 +52,7 @@ impl Creation {
     async fn create<P: Ports>(self, api: ApiCalls<P>) -> Result<execution::Event, CreateError> {
         let (index, attempt) = (self.index, self.attempt);
         let pod = self.render().map_err(CreateError::Template)?;
+        self.note(&api).await;
         match api.call("create_pod", api.cluster().create_pod(pod)).await {
             Ok(pod) => Ok(execution::Event::Created {
                 index,
@@ -50,6 +63,22 @@ impl Creation {
                 self.read_holder(api).await
             }
             Err(error) => Err(CreateError::Cluster(error)),
+        }
+    }
+
+    /// Notes in the journal that the pod is about to be created. While that cannot be written it is not.
+    async fn note<P: Ports>(&self, api: &ApiCalls<P>) {
+        let entry = [Entry::Creating {
+            index: self.index,
+            attempt: self.attempt,
+            pod: self.pod_name.clone(),
+        }];
+        while let Err(error) = self.journal.append(&entry).await {
+            warn!(pod = self.pod_name, error = %error, "pod not created yet: the journal cannot be written");
+            let clock = api.ports.clock();
+            clock
+                .sleep_until(clock.monotonic().after(JOURNAL_PAUSE))
+                .await;
         }
     }
 
@@ -73,17 +102,17 @@ impl Creation {
     }
 
     fn render(&self) -> Result<Pod, String> {
-        let settings = &self.settings;
-        let rendered = settings
+        let namespace = &self.job_pod.namespace;
+        let rendered = self
             .template
-            .render(&self.node, self.execution.as_str(), &settings.namespace)
+            .render(&self.node, self.execution.as_str(), namespace)
             .map_err(|error| error.to_string())?;
         let instance = JobPodInstance {
             pod_name: &self.pod_name,
             node: &self.node,
             execution_id: &self.execution,
         };
-        job_pod(rendered, &self.job_pod, instance, &settings.variables)
+        job_pod(rendered, &self.job_pod, instance, &self.settings.variables)
             .map_err(|error| error.to_string())
     }
 }

@@ -8,6 +8,7 @@ use super::Controller;
 use super::creation::Creation;
 use crate::core::execution::{self, Effect, Execution};
 use crate::core::ids::ExecutionId;
+use crate::core::journal::Entry;
 use crate::core::state::{ExecutionState, NodeState, Reason};
 use crate::core::time::Now;
 use crate::core::views::PodView;
@@ -41,6 +42,7 @@ impl<P: Ports> Controller<P> {
                         self.delete_pod(current.execution.id().clone(), pod_name, uid);
                     }
                 }
+                Effect::PodKnown { index } => self.pod_known(index),
                 Effect::PodEnded { pod, .. } => self.save_logs(*pod),
                 Effect::AttemptFailed { index } => self.attempt_failed(index),
                 Effect::NodeEnded { index } => self.node_ended(index),
@@ -116,6 +118,8 @@ impl<P: Ports> Controller<P> {
             execution: current.execution.id().clone(),
             job_pod: Arc::clone(&current.job_pod),
             settings: Arc::clone(&self.settings),
+            template: current.template.clone(),
+            journal: current.journal.clone(),
         };
         // Before the create is sent: the pod may call back before its create is answered.
         self.admission.admit(&creation.execution, &creation.node);
@@ -175,9 +179,25 @@ impl<P: Ports> Controller<P> {
         });
     }
 
+    /// Notes in the journal that the pod exists.
+    fn pod_known(&mut self, index: usize) {
+        let Some(current) = &self.current else { return };
+        let node = &current.execution.nodes()[index];
+        if let (Some(uid), Some(started)) = (node.pod_uid(), node.started()) {
+            self.journal_writes.push(Entry::Created {
+                index,
+                uid: uid.to_owned(),
+                time: started.wall,
+            });
+        }
+    }
+
     fn node_ended(&mut self, index: usize) {
         let Some(current) = &self.current else { return };
         let node = &current.execution.nodes()[index];
+        if let Some(end) = node.journal_end(index) {
+            self.journal_writes.push(Entry::Ended(end));
+        }
         let id = current.execution.id();
         let error = node.state() != NodeState::Succeeded;
         self.metrics.processing(id, node.node(), error);
@@ -307,6 +327,8 @@ impl<P: Ports> Controller<P> {
             "execution ended"
         );
         self.summaries.close(now.monotonic, &execution);
+        self.closing = Some(execution.id().clone());
+        self.kept.insert(execution.id().clone());
         self.ended = Some(execution);
     }
 }

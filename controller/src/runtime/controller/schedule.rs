@@ -15,13 +15,9 @@ pub(super) struct ScheduleState {
 impl ScheduleState {
     /// The newest tick that is due, and moves on to the next one. Older ones that were missed are dropped.
     pub(super) fn take_due(&mut self, schedule: &Schedule, wall: Timestamp) -> Option<Timestamp> {
-        let mut due = self.next.filter(|next| *next <= wall)?;
-        loop {
-            self.next = schedule.next_after(due);
-            match self.next {
-                Some(next) if next <= wall => due = next,
-                _ => return Some(due),
-            }
-        }
+        let due = self.next.filter(|next| *next <= wall)?;
+        let newest = schedule.newest_due(due, wall);
+        self.next = schedule.next_after(newest);
+        Some(newest)
     }
 }

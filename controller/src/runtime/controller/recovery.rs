@@ -1,0 +1,177 @@
+//! How the loop begins as leader: with what the state record, the journal and the volume tell, and how it closes an execution.
+
+use tracing::{info, warn};
+
+use super::Controller;
+use super::callbacks::of_result;
+use crate::core::ids::ExecutionId;
+use crate::core::record::AlreadyHandled;
+use crate::core::report::Results;
+use crate::core::report_name;
+use crate::core::state::NodeState;
+use crate::core::summary::ExecutionSummary;
+use crate::core::time::Now;
+use crate::ports::clock::Clock as _;
+use crate::runtime::event::Event;
+use crate::runtime::preparation::Due;
+use crate::runtime::recovery::{self, InProgress, Recovered};
+use crate::runtime::{Ports, history};
+
+/// The pause before the journal is tried again.
+const JOURNAL_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl<P: Ports> Controller<P> {
+    pub(super) fn recover(&mut self) {
+        // What the watch shows meanwhile is told to the execution that is taken up.
+        self.preparing = true;
+        let (api, state) = (self.api.clone(), self.state.clone());
+        self.spawn(async move {
+            let recovered = recovery::recover(&api, &state).await;
+            Some(Event::Recovered(Box::new(recovered)))
+        });
+    }
+
+    pub(super) fn recovered(&mut self, now: Now, recovered: Recovered) {
+        let record = recovered.record;
+        self.epoch = Some(record.epoch);
+        self.preparing = false;
+        self.kept = recovered.kept.iter().cloned().collect();
+        if self.schedule.stopped {
+            return;
+        }
+        let config = &self.settings.config;
+        // Without a record nothing was missed.
+        let last = record.last_scheduled_time.unwrap_or(now.wall);
+        self.schedule.next = config.schedule.next_after(last);
+        let may_start = matches!(recovered.in_progress, InProgress::Nothing);
+        self.schedule.startup =
+            (config.run_on_startup && may_start).then(|| now.monotonic.after(config.startup_delay));
+        self.metrics.own().next_schedule(self.schedule.next);
+        info!(
+            epoch = record.epoch,
+            next = self.schedule.next.map(tracing::field::display),
+            "controller started"
+        );
+        match recovered.in_progress {
+            InProgress::Nothing => self.unheard.clear(),
+            InProgress::Claimed(claim) => self.prepare(Due {
+                trigger: claim.trigger,
+                scheduled_time: claim.scheduled_time,
+                to_the_second: self.settings.config.schedule.is_finer_than_minutes(),
+                claim: Some(claim),
+            }),
+            InProgress::Journaled(journaled) => {
+                self.run_execution(now, journaled.frozen, Some(journaled.found));
+                self.export_ends();
+            }
+        }
+        let reports = self.api.ports.reports().clone();
+        let limit = self.settings.config.callback_body_limit.result_bytes;
+        let restore = history::restore(reports, recovered.kept, limit, self.events_sender.clone());
+        self.spawn(async move {
+            restore.await;
+            None
+        });
+    }
+
+    /// What nodes ended as before this process took over.
+    fn export_ends(&mut self) {
+        let Some(current) = &self.current else { return };
+        let id = current.execution.id();
+        let ended = current.execution.nodes().iter();
+        for node in ended.filter(|node| node.state().is_final()) {
+            let error = node.state() != NodeState::Succeeded;
+            self.metrics.processing(id, node.node(), error);
+            if let Some(duration) = node.duration() {
+                self.metrics.duration(id, node.node(), duration);
+            }
+        }
+    }
+
+    pub(super) fn history_found(&mut self, id: &ExecutionId, summary: &ExecutionSummary) {
+        if !self.kept.contains(id) || self.is_current(id) {
+            return;
+        }
+        let nodes = summary.nodes.iter();
+        let nodes = nodes.filter(|node| node.state != NodeState::Excluded);
+        self.admission
+            .begin(id, nodes.clone().map(|node| node.node.as_str()));
+        for node in nodes.filter(|node| node.attempts > 0) {
+            self.admission.admit(id, &node.node);
+            if !node.state.is_final() {
+                continue;
+            }
+            let error = node.state != NodeState::Succeeded;
+            self.metrics.processing(id, &node.node, error);
+            if let (Some(started), Some(ended)) = (node.start_time, node.end_time) {
+                let duration = ended.duration_since(started).try_into();
+                self.metrics
+                    .duration(id, &node.node, duration.unwrap_or_default());
+            }
+        }
+    }
+
+    pub(super) fn result_found(
+        &mut self,
+        now: Now,
+        id: &ExecutionId,
+        node: &str,
+        results: &Results,
+    ) {
+        let is_current = self.is_current(id);
+        if !is_current && !self.kept.contains(id) {
+            return;
+        }
+        self.metrics.result_restored(id, node, results);
+        if is_current {
+            let stored = of_result(node, report_name::result_name(node), results);
+            self.step(now, stored);
+        }
+    }
+
+    /// Writes what nothing waits for, one write at a time.
+    pub(super) fn write_journal(&mut self) {
+        let Some(current) = &self.current else {
+            self.journal_writes.clear();
+            return;
+        };
+        let Some(entries) = self.journal_writes.start_write() else {
+            return;
+        };
+        let journal = current.journal.clone();
+        let clock = self.api.ports.clock().clone();
+        self.spawn(async move {
+            while let Err(error) = journal.append(&entries).await {
+                warn!(error = %error, "journal not written");
+                clock
+                    .sleep_until(clock.monotonic().after(JOURNAL_PAUSE))
+                    .await;
+            }
+            Some(Event::JournalWritten)
+        });
+    }
+
+    /// Once the summary of an execution that has ended is on the volume, the execution is no longer in progress.
+    pub(super) fn summary_written(&mut self, id: &ExecutionId, is_written: bool) {
+        self.summaries.written();
+        if self.closing.as_ref() != Some(id) || self.summaries.is_queued(id) {
+            return;
+        }
+        if !is_written {
+            self.summaries.note_amendment();
+            return;
+        }
+        self.closing = None;
+        let (state, id) = (self.state.clone(), id.clone());
+        self.spawn(async move {
+            let closed = state.update(|record| {
+                record.close(&id);
+                Ok::<_, AlreadyHandled>(())
+            });
+            if let Err(error) = closed.await {
+                warn!(execution_id = %id, error = %error, "execution not closed in the state record");
+            }
+            None
+        });
+    }
+}

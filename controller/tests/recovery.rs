@@ -1,0 +1,184 @@
+//! A controller that was killed: the next process goes on where the volume, the record and the pods say.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
+use controller::core::summary::ExecutionSummary;
+use serde_json::json;
+
+use support::cluster::TestCluster;
+use support::world::{RESULT, Setup, World, pod_name};
+
+const EXECUTION: &str = "202611232359";
+
+fn nothing(_: &TestCluster, _: &Path) {}
+
+fn nodes(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("node-{number}")).collect()
+}
+
+fn setup(count: usize, pool: usize) -> Setup {
+    let nodes = nodes(count);
+    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    Setup::new(&nodes).set("podPoolSize", json!(pool))
+}
+
+/// The pods that were created, each as often as it was.
+fn created(world: &World) -> Vec<String> {
+    let mut names: Vec<String> = world.cluster.look(|state| state.created.clone());
+    names.sort();
+    names
+}
+
+/// Lets every pod that runs post and succeed, until the execution has ended.
+async fn run_to_its_end(world: &World) -> ExecutionSummary {
+    let mut posted = BTreeSet::new();
+    let path = world.directory().join(EXECUTION).join("_execution.json");
+    for _ in 0..10_000 {
+        for name in world.cluster.look(support::cluster::State::running) {
+            let node = name
+                .strip_prefix("audit-job-")
+                .and_then(|rest| rest.strip_suffix(&format!("-{EXECUTION}")))
+                .unwrap();
+            if posted.insert(name.clone()) {
+                let path = format!("{node}/{EXECUTION}/result");
+                while !world.post(&path, RESULT).await.status.is_success() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            world.cluster.succeed(&name);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if let Ok(summary) = std::fs::read(&path)
+            && let Ok(summary) = serde_json::from_slice::<ExecutionSummary>(&summary)
+            && summary.end_time.is_some()
+        {
+            return summary;
+        }
+    }
+    panic!("no end; metrics:\n{}", world.metrics.render());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_controller_finishes_the_execution_with_every_node_once() {
+    let world = setup(6, 2).run();
+    world.cluster.until_created(2).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.finish("node-0", EXECUTION).await;
+    world.cluster.until_created(3).await;
+    let world = world.restart(nothing);
+    let summary = run_to_its_end(&world).await;
+    assert_eq!(summary.state, ExecutionState::Succeeded);
+    assert_eq!(summary.trigger, Trigger::Schedule);
+    let wanted: Vec<String> = (nodes(6).iter().map(|node| pod_name(node, EXECUTION))).collect();
+    assert_eq!(created(&world), wanted);
+    let samples = "audit_plain{executionID=\"202611232359\"";
+    world
+        .until("the gauges of every node", |world| {
+            (world.metric_lines(samples).len() == 6).then_some(())
+        })
+        .await;
+    let ended = "audit_processing{executionID=\"202611232359\"";
+    assert_eq!(world.metric_lines(ended).len(), 6);
+}
+
+/// Killed after each of the first steps that leave a trace outside the process, once per step.
+#[tokio::test(start_paused = true)]
+async fn wherever_it_is_killed_every_node_runs_exactly_once() {
+    let mut steps = 0;
+    for kill_after in 1.. {
+        let world = setup(4, 2).run();
+        tokio::select! {
+            biased;
+            () = world.cluster.until_calls(kill_after) => {}
+            _ = run_to_its_end(&world) => break,
+        }
+        steps = kill_after;
+        let world = world.restart(nothing);
+        let summary = run_to_its_end(&world).await;
+        assert_eq!(
+            summary.state,
+            ExecutionState::Succeeded,
+            "killed after {kill_after} calls: {summary:#?}"
+        );
+        let wanted: Vec<String> = (nodes(4).iter().map(|node| pod_name(node, EXECUTION))).collect();
+        assert_eq!(created(&world), wanted, "killed after {kill_after} calls");
+    }
+    assert!(
+        steps >= 7,
+        "only {steps} steps: a record, three changes of it, four pods"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_went_while_nobody_watched_has_ended_as_deleted() {
+    let world = setup(2, 2).run();
+    world.cluster.until_created(2).await;
+    // The create was answered and noted.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let world = world.restart(|cluster, _| cluster.remove(&pod_name("node-0", EXECUTION)));
+    let summary = run_to_its_end(&world).await;
+    assert_eq!(summary.state, ExecutionState::Degraded);
+    let node = &summary.nodes[0];
+    assert_eq!(node.state, NodeState::Failed);
+    assert_eq!(node.reason, Some(Reason::Deleted));
+    assert_eq!(created(&world).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_volume_it_goes_on_from_the_pods() {
+    let world = setup(4, 2).run();
+    world.cluster.until_created(2).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let world = world.restart(|_, directory| {
+        std::fs::remove_dir_all(directory.join(EXECUTION)).unwrap();
+    });
+    let summary = run_to_its_end(&world).await;
+    assert_eq!(summary.state, ExecutionState::Succeeded);
+    assert_eq!(created(&world).len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gauges_of_kept_executions_come_back_and_their_pods_may_still_post() {
+    let world = setup(2, 2).run();
+    let summary = run_to_its_end(&world).await;
+    assert_eq!(summary.state, ExecutionState::Succeeded);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let before = world.metric_lines("executionID=\"202611232359\"");
+    let world = world.restart(nothing);
+    let lines = before.len();
+    world
+        .until("the gauges", |world| {
+            let now = world.metric_lines("executionID=\"202611232359\"");
+            (now.len() == lines).then_some(())
+        })
+        .await;
+    assert_eq!(world.metric_lines("executionID=\"202611232359\""), before);
+    world.post_result("node-1", EXECUTION).await;
+    assert_eq!(created(&world).len(), 2, "it is not run again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_missed_tick_is_run_late_and_one_beyond_its_deadline_is_not() {
+    for (deadline, runs) in [(json!(null), true), (json!(600), false)] {
+        let world = setup(1, 1)
+            .set("startingDeadlineSeconds", deadline)
+            .set("cronExpression", json!("59 23 * * *"))
+            .run();
+        run_to_its_end(&world).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        // Two nights and some hours later.
+        let world = world.restart_after(Duration::from_hours(50)).await;
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        let created = created(&world);
+        let late = pod_name("node-0", "202611252359");
+        assert_eq!(created.contains(&late), runs, "{created:?}");
+        assert_eq!(created.len(), 1 + usize::from(runs), "{created:?}");
+    }
+}
