@@ -227,3 +227,22 @@ async fn a_report_directory_that_cannot_be_used_is_an_error() {
             .is_err()
     );
 }
+
+#[tokio::test]
+async fn what_is_appended_after_its_file_was_removed_is_in_a_new_one() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let execution = id("202601010342");
+    store.create_execution(&execution).await.unwrap();
+    let append = |text: &'static str| store.append(&execution, "_lines", text.into());
+    append("one").await.unwrap();
+    let file = directory.path().join("reports/202601010342/_lines");
+    fs::remove_file(&file).unwrap();
+    append("two").await.unwrap();
+    assert_eq!(fs::read(&file).unwrap(), b"two");
+    fs::remove_dir_all(file.parent().unwrap()).unwrap();
+    assert_eq!(
+        append("three").await.unwrap_err().kind,
+        ReportStoreErrorKind::NotFound
+    );
+}

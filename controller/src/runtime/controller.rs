@@ -174,7 +174,13 @@ impl<P: Ports> Controller<P> {
             .current
             .as_ref()
             .and_then(|current| current.execution.next_wakeup());
-        let candidates = [tick, self.schedule.startup, execution, self.summaries.due()];
+        let candidates = [
+            tick,
+            self.schedule.startup,
+            execution,
+            self.summaries.due(),
+            self.journal_writes.due(),
+        ];
         let soonest = candidates.into_iter().flatten().min();
         soonest.unwrap_or_else(|| now.monotonic.after(WALL_CLOCK_CHECK))
     }
@@ -190,7 +196,7 @@ impl<P: Ports> Controller<P> {
             self.step(now, execution::Event::Woken);
         }
         self.write_summaries(now);
-        self.write_journal();
+        self.write_journal(now);
         if self.schedule.stopped || self.epoch.is_none() {
             return;
         }

@@ -1,11 +1,14 @@
 //! The journal on the report volume: where lines go, and the queue of those that nothing waits for.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tracing::warn;
 
 use super::stored_result::read_whole;
 use crate::core::ids::ExecutionId;
 use crate::core::journal::{Entry, entries_of, epoch_of, file_name, lines_of};
+use crate::core::time::Monotonic;
 use crate::ports::report_store::{ReportStore, ReportStoreError};
 
 /// The file of one execution that this leader appends to. Cheap to clone.
@@ -69,19 +72,29 @@ pub(super) async fn read_all<R: ReportStore>(
 pub(super) struct JournalWrites {
     queue: Vec<Entry>,
     is_writing: bool,
+    next: Monotonic,
 }
+
+/// The least time between two writes of what nothing waits for. What a crash takes of it is asked of the pods.
+const PAUSE: Duration = Duration::from_millis(250);
 
 impl JournalWrites {
     pub(super) fn push(&mut self, entry: Entry) {
         self.queue.push(entry);
     }
 
+    /// When something is to be written; none while a write is under way.
+    pub(super) fn due(&self) -> Option<Monotonic> {
+        (!self.is_writing && !self.queue.is_empty()).then_some(self.next)
+    }
+
     /// What to write now; to be answered with [`Self::written`].
-    pub(super) fn start_write(&mut self) -> Option<Vec<Entry>> {
-        if self.is_writing || self.queue.is_empty() {
+    pub(super) fn start_write(&mut self, now: Monotonic) -> Option<Vec<Entry>> {
+        if self.due().is_none_or(|due| due > now) {
             return None;
         }
         self.is_writing = true;
+        self.next = now.after(PAUSE);
         Some(std::mem::take(&mut self.queue))
     }
 

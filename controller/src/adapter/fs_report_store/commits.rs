@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -48,6 +48,8 @@ struct Queue {
 pub(super) struct Commits {
     durability: ReportDurability,
     queue: Arc<Mutex<Queue>>,
+    /// One file is appended to again and again.
+    open: Arc<Mutex<Option<(PathBuf, File)>>>,
 }
 
 impl std::fmt::Debug for Commits {
@@ -64,6 +66,7 @@ impl Commits {
         Self {
             durability,
             queue: Arc::default(),
+            open: Arc::default(),
         }
     }
 
@@ -114,6 +117,23 @@ impl Commits {
         // None answers where a batch panicked or the runtime shuts down.
         let stopped = |_| Err(io::Error::other("the batch of reports ended early"));
         answered.await.unwrap_or_else(stopped)
+    }
+
+    /// The file that was appended to last, if it is this one and still there.
+    fn take_open(&self, target: &Path) -> io::Result<Option<File>> {
+        let Some((path, file)) = self.open().take() else {
+            return Ok(None);
+        };
+        let is_there = path == target && file.metadata()?.nlink() > 0;
+        Ok(is_there.then_some(file))
+    }
+
+    fn keep_open(&self, target: PathBuf, file: File) {
+        *self.open() = Some((target, file));
+    }
+
+    fn open(&self) -> MutexGuard<'_, Option<(PathBuf, File)>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serve(&self) {
@@ -198,14 +218,21 @@ impl Batch {
 
     /// Whether the file is new.
     fn append(&self, target: &Path, bytes: &[u8]) -> io::Result<bool> {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(target)?;
-        let is_new = file.metadata()?.len() == 0;
+        let (mut file, is_new) = match self.commits.take_open(target)? {
+            Some(file) => (file, false),
+            None => {
+                let file = OpenOptions::new()
+                    .append(true)
+                    .create(true)
+                    .custom_flags(libc::O_NOFOLLOW)
+                    .open(target)?;
+                let is_new = file.metadata()?.len() == 0;
+                (file, is_new)
+            }
+        };
         file.write_all(bytes)?;
         self.sync(&file)?;
+        self.commits.keep_open(target.to_owned(), file);
         Ok(is_new)
     }
 }

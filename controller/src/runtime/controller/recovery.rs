@@ -130,12 +130,12 @@ impl<P: Ports> Controller<P> {
     }
 
     /// Writes what nothing waits for, one write at a time.
-    pub(super) fn write_journal(&mut self) {
+    pub(super) fn write_journal(&mut self, now: Now) {
         let Some(current) = &self.current else {
             self.journal_writes.clear();
             return;
         };
-        let Some(entries) = self.journal_writes.start_write() else {
+        let Some(entries) = self.journal_writes.start_write(now.monotonic) else {
             return;
         };
         let journal = current.journal.clone();
