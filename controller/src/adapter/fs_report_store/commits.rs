@@ -218,17 +218,16 @@ impl Batch {
 
     /// Whether the file is new.
     fn append(&self, target: &Path, bytes: &[u8]) -> io::Result<bool> {
-        let (mut file, is_new) = match self.commits.take_open(target)? {
-            Some(file) => (file, false),
-            None => {
-                let file = OpenOptions::new()
-                    .append(true)
-                    .create(true)
-                    .custom_flags(libc::O_NOFOLLOW)
-                    .open(target)?;
-                let is_new = file.metadata()?.len() == 0;
-                (file, is_new)
-            }
+        let (mut file, is_new) = if let Some(file) = self.commits.take_open(target)? {
+            (file, false)
+        } else {
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(target)?;
+            let is_new = file.metadata()?.len() == 0;
+            (file, is_new)
         };
         file.write_all(bytes)?;
         self.sync(&file)?;
