@@ -27,6 +27,8 @@ pub struct JobPod<'a> {
     pub execution: &'a str,
     /// `status.phase`.
     pub phase: PodPhase,
+    /// Whether its create was given up, and it came into being all the same: the pool's bound cannot count it.
+    pub is_late: bool,
 }
 
 /// A pod that exists.
@@ -34,6 +36,7 @@ pub struct JobPod<'a> {
 struct Known {
     execution: ExecutionId,
     phase: PodPhase,
+    is_late: bool,
 }
 
 /// What was seen of one execution.
@@ -128,8 +131,8 @@ impl Checker {
                 let before = std::mem::replace(&mut known.phase, pod.phase);
                 invariant_a_phase_never_goes_back(pod, before)?;
                 if has_ended(pod.phase) && !has_ended(before) {
-                    let execution = known.execution.clone();
-                    self.ended(&execution, pod.phase);
+                    let (execution, is_late) = (known.execution.clone(), known.is_late);
+                    self.ended(&execution, pod.phase, is_late);
                 }
                 Ok(())
             }
@@ -145,7 +148,7 @@ impl Checker {
             return Err(format!("pod {} went without having been there", pod.name));
         };
         if !has_ended(known.phase) {
-            self.ended(&known.execution, PodPhase::Failed);
+            self.ended(&known.execution, PodPhase::Failed, known.is_late);
         }
         Ok(())
     }
@@ -160,25 +163,30 @@ impl Checker {
         self.invariant_one_execution_is_in_progress(pod, &execution)?;
         let seen = self.executions.entry(execution.clone()).or_default();
         let attempt = attempt_of(pod);
-        invariant_one_pod_per_execution_node_and_attempt(seen, pod, attempt)?;
+        let is_one = invariant_one_pod_per_execution_node_and_attempt(seen, pod, attempt);
+        // Two creates of a pod that were given up may both be done, the second when the first's pod has been deleted.
+        if !pod.is_late {
+            is_one?;
+        }
         seen.created += 1;
         seen.running += 1;
-        self.running += 1;
+        self.running += usize::from(!pod.is_late);
         let known = Known {
             execution: execution.clone(),
             phase: pod.phase,
+            is_late: pod.is_late,
         };
         self.pods.insert(Arc::clone(pod.uid), known);
         self.peaks.running = self.peaks.running.max(self.running);
         self.peaks.stored = self.peaks.stored.max(self.pods.len());
         if has_ended(pod.phase) {
-            self.ended(&execution, pod.phase);
+            self.ended(&execution, pod.phase, pod.is_late);
         }
         self.invariant_running_pods_fit_the_pool(pod)
     }
 
-    fn ended(&mut self, execution: &ExecutionId, phase: PodPhase) {
-        self.running -= 1;
+    fn ended(&mut self, execution: &ExecutionId, phase: PodPhase, is_late: bool) {
+        self.running -= usize::from(!is_late);
         if let Some(seen) = self.executions.get_mut(execution) {
             seen.running -= 1;
             match phase {
@@ -282,6 +290,7 @@ mod tests {
                 node,
                 execution,
                 phase,
+                is_late: false,
             })
         }
 
@@ -293,6 +302,7 @@ mod tests {
                 node: "n",
                 execution: FIRST,
                 phase: PodPhase::Pending,
+                is_late: false,
             })
         }
     }

@@ -100,7 +100,7 @@ impl SimCluster {
 }
 
 /// The kind of a refusal, as the real client's adapter sees it.
-fn error_of(status: &Status) -> ClusterError {
+pub(crate) fn error_of(status: &Status) -> ClusterError {
     let kind = ClusterErrorKind::of_status(status.code, status.reason, retry_after(status));
     ClusterError::new(kind, status.message.replace('\n', " "))
 }
@@ -294,7 +294,7 @@ impl SimCluster {
     fn watch<V: Send>(
         &self,
         watched: Watched<V>,
-    ) -> impl Stream<Item = Result<PortEvent<V>, ClusterError>> + Send {
+    ) -> impl Stream<Item = Result<PortEvent<V>, ClusterError>> + Send + use<V> {
         let watch = Watch {
             cluster: self.clone(),
             watched,
@@ -336,21 +336,11 @@ impl Cluster for SimCluster {
     }
 
     fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
-        self.watch(Watched {
-            row: &resource::PODS,
-            namespace: Some(Arc::clone(&self.namespace)),
-            selector: self.selector(),
-            view: pod_view,
-        })
+        self.pods_watch()
     }
 
     fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
-        self.watch(Watched {
-            row: &resource::NODES,
-            namespace: None,
-            selector: Selector::default(),
-            view: node_view,
-        })
+        self.nodes_watch()
     }
 
     async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
@@ -368,20 +358,7 @@ impl Cluster for SimCluster {
     }
 
     async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
-        (self.traffic).request("deletecollection", resource::PODS.plural);
-        let now = self.api.now();
-        let selected = ListOptions {
-            namespace: Some(&self.namespace),
-            selector: self
-                .selector()
-                .with_label(LABEL_EXECUTION_ID, execution.as_str()),
-            ..ListOptions::default()
-        };
-        let options = DeleteOptions::default();
-        let deleted = self
-            .api
-            .with_state(|state| state.delete_collection(now, &resource::PODS, &selected, &options));
-        deleted.map(drop).map_err(|status| error_of(&status))
+        self.delete_some(execution, None).map(drop)
     }
 
     async fn pod_log(&self, pod: &str, container: &str) -> Result<Self::LogStream, ClusterError> {
@@ -461,6 +438,54 @@ impl Cluster for SimCluster {
 }
 
 impl SimCluster {
+    /// As [`Cluster::watch_pods`], without a borrow.
+    pub(crate) fn pods_watch(
+        &self,
+    ) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send + use<> {
+        self.watch(Watched {
+            row: &resource::PODS,
+            namespace: Some(Arc::clone(&self.namespace)),
+            selector: self.selector(),
+            view: pod_view,
+        })
+    }
+
+    /// As [`Cluster::watch_nodes`], without a borrow.
+    pub(crate) fn nodes_watch(
+        &self,
+    ) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send + use<> {
+        self.watch(Watched {
+            row: &resource::NODES,
+            namespace: None,
+            selector: Selector::default(),
+            view: node_view,
+        })
+    }
+
+    /// As [`Cluster::delete_pods`], but at most `limit`; whether some are left.
+    pub(crate) fn delete_some(
+        &self,
+        execution: &ExecutionId,
+        limit: Option<usize>,
+    ) -> Result<bool, ClusterError> {
+        (self.traffic).request("deletecollection", resource::PODS.plural);
+        let now = self.api.now();
+        let selected = ListOptions {
+            namespace: Some(&self.namespace),
+            selector: self
+                .selector()
+                .with_label(LABEL_EXECUTION_ID, execution.as_str()),
+            limit,
+            ..ListOptions::default()
+        };
+        let options = DeleteOptions::default();
+        let deleted = self
+            .api
+            .with_state(|state| state.delete_collection(now, &resource::PODS, &selected, &options));
+        let deleted = deleted.map_err(|status| error_of(&status))?;
+        Ok(deleted.continue_token.is_some())
+    }
+
     fn find_top_owner(&self, pod: &str) -> Result<Option<OwnerReference>, ClusterError> {
         let pod = self.get(&resource::PODS, pod)?;
         let Some(owner) = controlling_owner(&pod)? else {

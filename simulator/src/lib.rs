@@ -2,7 +2,8 @@
 //!
 //! `state` is the API server's state, pure; `apiserver` serves it over HTTP or in process. `fleet` runs the nodes, whose pods
 //! live as `kubelet` says and post what `job` says by way of `callback`. `cluster`, `clock`, `rng` and `report_store` are the
-//! controller's ports; `world` puts them together under virtual time.
+//! controller's ports; `world` puts them together under virtual time. `faults` decides what breaks between a client and the API
+//! server; `layer` breaks it over HTTP, `faulty_cluster` over the port.
 
 pub mod apiserver;
 pub mod callback;
@@ -10,9 +11,12 @@ pub mod checker;
 pub mod clock;
 pub mod cluster;
 pub mod event_log;
+pub mod faults;
+pub mod faulty_cluster;
 pub mod fleet;
 pub mod job;
 pub mod kubelet;
+pub mod layer;
 pub mod node;
 pub mod options;
 pub mod report_store;

@@ -2,12 +2,17 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use controller::config::PoolSize;
 
+use crate::faults::Plan;
 use crate::kubelet::Lifecycle;
+use crate::rng::Seed;
 
 /// The longest of all times, in seconds: a year. Beyond it, a typo is likelier.
 const SECONDS_MAX: f64 = 365.0 * 24.0 * 3600.0;
@@ -45,6 +50,54 @@ impl fmt::Display for PodOptions {
             "--seed {} --pod-seconds {} --failure-share {}",
             self.seed, self.pod_seconds, self.failure_share
         )
+    }
+}
+
+/// Where the plan of faults comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultOption {
+    /// From the seed.
+    Drawn,
+    /// From a file, JSON or YAML.
+    File(PathBuf),
+}
+
+impl FaultOption {
+    /// The plan; none where there is no option.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or is no plan.
+    pub fn plan(option: Option<&Self>, seed: u64) -> anyhow::Result<Plan> {
+        match option {
+            None => Ok(Plan::none()),
+            Some(Self::Drawn) => Ok(Plan::drawn(Seed::of_run(seed))),
+            Some(Self::File(path)) => {
+                let shown = path.display();
+                let text =
+                    std::fs::read_to_string(path).with_context(|| format!("--faults {shown}"))?;
+                Plan::parse(&text).map_err(|error| anyhow::anyhow!("--faults {shown}: {error}"))
+            }
+        }
+    }
+}
+
+impl FromStr for FaultOption {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "drawn" => Self::Drawn,
+            path => Self::File(path.into()),
+        })
+    }
+}
+
+impl fmt::Display for FaultOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drawn => f.write_str("drawn"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use controller::config::PoolSize;
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
 use self::report::{Cost, Report};
-use crate::options::{PodOptions, parse_duration, parse_pool};
+use crate::options::{FaultOption, PodOptions, parse_duration, parse_pool};
 use crate::world::{Progress, Scenario, WorldOptions, simulate};
 
 /// Where stderr is no terminal, a line says this often that it goes on.
@@ -71,6 +71,12 @@ pub struct RunOptions {
     #[arg(long, value_name = "S", value_parser = parse_duration)]
     window: Option<Duration>,
 
+    /// What breaks between the controller and the API server: a file, as in `rates: {conflict: 0.01}` and
+    /// `placed: [{kind: ghost-write, nth: 3}]`, or `drawn` from the seed. What became
+    /// of it is printed to stderr
+    #[arg(long, value_name = "FILE|drawn")]
+    faults: Option<FaultOption>,
+
     /// How to print the figures
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Output,
@@ -96,6 +102,9 @@ impl fmt::Display for RunOptions {
             write!(f, " {file}")?;
         }
         write!(f, " --executions {} {}", self.executions, self.pods)?;
+        if let Some(faults) = &self.faults {
+            write!(f, " --faults {faults}")?;
+        }
         match self.window {
             Some(window) => write!(f, " --window {}", window.as_secs_f64()),
             None => Ok(()),
@@ -127,6 +136,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         scenario,
         executions: options.executions,
         lifecycle: options.pods.lifecycle(),
+        faults: FaultOption::plan(options.faults.as_ref(), options.pods.seed)?,
         seed: options.pods.seed,
     };
     let pods = u64::from(options.nodes) * u64::from(options.executions);
@@ -140,6 +150,9 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     match options.output {
         Output::Table => println!("{}", table::of(&report)),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    if !world.faults.is_none() {
+        eprintln!("{}", outcome.faults);
     }
     Ok(())
 }

@@ -6,21 +6,28 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
+use axum::Router;
+use axum::serve::{Listener, ListenerExt as _};
 use clap::Args;
 use controller::ports::clock::Clock as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tower::Layer as _;
 
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{OverHttp, Persistence};
 use crate::clock::SimClock;
+use crate::faults::Faults;
 use crate::fleet::{Fleet, FleetOptions, create_nodes, renew_leases};
+use crate::layer::{FaultLayer, FaultService};
 use crate::node::NodeShape;
-use crate::options::PodOptions;
+use crate::options::{FaultOption, PodOptions};
 use crate::rng::Seed;
 use crate::routing::{self, Route, SERVICE_NAME_LABEL};
 use crate::state::{self, State, Stored, resource};
@@ -50,6 +57,11 @@ pub struct ServeOptions {
     #[arg(long)]
     post_once: bool,
 
+    /// What breaks between clients and the API server: a file, as in `rates: {conflict: 0.01}` and
+    /// `placed: [{kind: ghost-write, nth: 3}]`, or `drawn` from the seed
+    #[arg(long, value_name = "FILE|drawn")]
+    faults: Option<FaultOption>,
+
     /// The nodes exist, but nothing runs on them: pods stay as they are created
     #[arg(long)]
     no_fleet: bool,
@@ -71,6 +83,8 @@ pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
 
 async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     eprintln!("{options}");
+    let plan = FaultOption::plan(options.faults.as_ref(), options.pods.seed)?;
+    let faults = Faults::new(plan, Seed::of_run(options.pods.seed));
     let mut ended = std::pin::pin!(end_of_process()?);
     let listener = listen(options.port).await?;
     let address = listener.local_addr()?;
@@ -111,11 +125,16 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    let server = axum::serve(listener, api.router());
-    parts.spawn(async {
-        // It ends only when its task is dropped.
-        let _ = server.await;
-    });
+    let layer = FaultLayer::new(faults.clone(), api.clone());
+    if options.faults.is_some() {
+        parts.spawn(serve_broken(listener, layer.layer(api.router())));
+    } else {
+        let server = axum::serve(listener, api.router());
+        parts.spawn(async {
+            // It ends only when its task is dropped.
+            let _ = server.await;
+        });
+    }
 
     let kubeconfig = Kubeconfig::write(address, options.kubeconfig.clone())?;
     let mut stdout = std::io::stdout().lock();
@@ -129,11 +148,31 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
 
     tokio::select! {
         biased;
-        () = &mut ended => Ok(()),
+        () = &mut ended => {
+            if options.faults.is_some() {
+                eprintln!("{}", faults.tally());
+            }
+            Ok(())
+        }
         Some(part) = parts.join_next() => {
             part.context("a part of the simulation died")?;
             anyhow::bail!("a part of the simulation ended by itself")
         }
+    }
+}
+
+/// Serves with faults. Unlike with `axum::serve`, a connection can be lost instead of answered: the service's error closes it.
+async fn serve_broken(mut listener: impl Listener, service: FaultService<Router>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await;
+        let service = TowerToHyperService::new(service.clone());
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        connections.spawn(async {
+            // A client that goes away, or one that was left without an answer.
+            let _ = connection.await;
+        });
+        while connections.try_join_next().is_some() {}
     }
 }
 
@@ -251,7 +290,10 @@ impl std::fmt::Display for ServeOptions {
                 write!(f, " {name}")?;
             }
         }
-        Ok(())
+        match &self.faults {
+            Some(faults) => write!(f, " --faults {faults}"),
+            None => Ok(()),
+        }
     }
 }
 

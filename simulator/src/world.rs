@@ -23,17 +23,19 @@ use controller::runtime::controller::Controller;
 use controller::runtime::{PortSet, Settings};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 pub use self::record::Answers;
 use self::record::{Observed, Record, Recorded};
 pub use self::scenario::Scenario;
-use self::scenario::{NAMESPACE, POD_IP, between};
+use self::scenario::{FAULTY_TIME, HEALING_TIME, NAMESPACE, POD_IP, between};
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{InProcess, Persistence};
 use crate::checker::{Peaks, Violation};
 use crate::clock::SimClock;
 use crate::cluster::SimCluster;
+use crate::faults::{self, Faults, Plan, Tally};
+use crate::faulty_cluster::{self, FaultyCluster};
 use crate::fleet::{Fleet, FleetOptions, create_nodes};
 use crate::kubelet::Lifecycle;
 use crate::node::NodeShape;
@@ -62,6 +64,8 @@ pub struct WorldOptions {
     pub executions: u32,
     /// How the pods live.
     pub lifecycle: Lifecycle,
+    /// What breaks between the controller and the API server, as far as the port can show it.
+    pub faults: Plan,
     /// Where everything random comes from.
     pub seed: u64,
 }
@@ -100,6 +104,8 @@ pub struct Outcome {
     pub reports: Usage,
     /// What a scrape gets at the end.
     pub scrape: Scrape,
+    /// What became of the faults.
+    pub faults: Tally,
 }
 
 /// The controller's metrics as Prometheus reads them.
@@ -175,6 +181,7 @@ struct World {
     metrics: Arc<Metrics>,
     traffic: Traffic,
     record: Record,
+    faults: Faults,
     running: JoinSet<()>,
 }
 
@@ -201,16 +208,21 @@ impl World {
         let metrics = Arc::new(Metrics::new(config));
         let store = MemoryReportStore::new(clock.clone());
         let history = config.report_history.get() as usize;
+        let faults = Faults::new(options.faults.clone().in_process(), seed);
+        // They begin with the first execution: a controller that starts late has no record of it, and misses it rightly.
+        faults.heal();
+        let cluster = SimCluster::new(api.clone(), NAMESPACE, &config.name);
+        let traffic = cluster.traffic();
+        let cluster = FaultyCluster::new(cluster, faults.clone());
         let observed = Observed {
             clock: clock.clone(),
             store: store.clone(),
             metrics: Arc::clone(&metrics),
+            late_pods: cluster.late_pods(),
             series_bound: options.nodes as usize * scenario.series_per_node() * history,
         };
         let pool = scenario.pool(options.nodes);
         let record = Record::new(pool, observed);
-        let cluster = SimCluster::new(api.clone(), NAMESPACE, &config.name);
-        let traffic = cluster.traffic();
         let ports = PortSet {
             cluster,
             reports: store.clone(),
@@ -236,16 +248,23 @@ impl World {
         running.spawn(Fleet::new(api, transport, fleet_options).run());
         running.spawn(controller.run());
         let rounds = options.nodes.div_ceil(pool.get());
+        let pods = options.lifecycle.longest().saturating_mul(rounds);
+        let grace = if options.faults.is_none() {
+            GRACE
+        } else {
+            GRACE + FAULTY_TIME + HEALING_TIME
+        };
         Self {
             nodes: options.nodes,
             executions: options.executions,
-            bound: (options.lifecycle.longest().saturating_mul(rounds)).saturating_add(GRACE),
+            bound: pods.saturating_add(grace),
             scenario,
             clock,
             store,
             metrics,
             traffic,
             record,
+            faults,
             running,
         }
     }
@@ -283,6 +302,7 @@ impl World {
             answers: self.record.answers(),
             reports: last.unwrap_or_default(),
             scrape: self.scrape(),
+            faults: self.faults.tally(),
         })
     }
 
@@ -307,6 +327,7 @@ impl World {
     ) -> Result<ExecutionOutcome, Violation> {
         let id = self.scenario.id(due);
         sleep(between(self.clock.wall(), due)).await;
+        self.faults.resume();
         let bound = next.map_or(self.bound, |next| between(due, *next));
         match timeout(bound, self.await_end(&id, progress)).await {
             Ok(summary) => self.check_end(id, &summary?),
@@ -322,7 +343,11 @@ impl World {
         id: &ExecutionId,
         progress: &mut impl FnMut(Progress),
     ) -> Result<ExecutionSummary, Violation> {
+        let healed = Instant::now() + FAULTY_TIME;
         loop {
+            if Instant::now() >= healed {
+                self.faults.heal();
+            }
             tokio::select! {
                 biased;
                 () = self.record.alarm() => {}
@@ -363,13 +388,7 @@ impl World {
         if kept > history.get() as usize {
             return Err(format!("{kept} executions are kept, of at most {history}"));
         }
-        let mut nodes = summary.nodes.iter();
-        if let Some(refused) = nodes.find(|node| node.reason == Some(Reason::Refused)) {
-            return Err(format!(
-                "the API server refuses the pod of {}: {}; change the pod template",
-                refused.node, refused.message
-            ));
-        }
+        let refused = self.refused(summary)?;
         let count = |state| {
             summary
                 .counts
@@ -378,12 +397,34 @@ impl World {
         };
         let said = (count(NodeState::Succeeded), count(NodeState::Failed));
         let seen = self.record.seen(&id, |seen| (seen.succeeded, seen.failed));
+        // None where every pod was refused.
+        let seen = seen.unwrap_or_default();
         let nodes = summary.nodes.len();
-        if seen != Some(said) || said.0 + said.1 != nodes {
+        // The controller decides on a start that is too late by what its watch has told it, and a silent one told it nothing.
+        let unseen = summary.nodes.iter();
+        let unseen = unseen.filter(|node| node.reason == Some(Reason::StartDeadline));
+        let unseen = if self.faults.is_none() {
+            0
+        } else {
+            unseen.count()
+        };
+        // A node that was refused has no pod; or some that came into being after they had been given up.
+        let agrees = |seen: (usize, usize)| {
+            let late = (seen.0 + seen.1 + refused).checked_sub(nodes);
+            let more = seen.0.checked_sub(said.0);
+            late.is_some_and(|late| late == 0 || refused > 0)
+                && more.is_some_and(|more| more == 0 || refused + unseen > 0)
+        };
+        if !agrees(seen) || said.0 + said.1 != nodes {
+            let failed = summary.nodes.iter().filter(|node| node.reason.is_some());
+            let failed: Vec<_> = failed
+                .map(|node| (&*node.node, node.reason, &*node.message))
+                .collect();
             return Err(format!(
-                "execution {id} of {nodes} nodes says {said:?} succeeded and failed, of its pods it was {seen:?}"
+                "execution {id} of {nodes} nodes says {said:?} succeeded and failed, of its pods it was {seen:?}; failed: {failed:?}"
             ));
         }
+        self.faults.converged(faulty_cluster::CLIENT);
         Ok(ExecutionOutcome {
             id,
             makespan: Duration::from_millis(summary.makespan_ms.unwrap_or_default()),
@@ -393,7 +434,28 @@ impl World {
     }
 }
 
-type WorldPorts = PortSet<SimCluster, MemoryReportStore, SimClock, SimEntropy>;
+impl World {
+    /// How many nodes failed because a fault refused their pods: the messages show that the controller took notice.
+    fn refused(&self, summary: &ExecutionSummary) -> Result<usize, Violation> {
+        let mut count = 0;
+        for node in &summary.nodes {
+            if node.reason != Some(Reason::Refused) {
+                continue;
+            }
+            let Some(kind) = faults::refusal_in(&node.message) else {
+                let (node, message) = (&node.node, &node.message);
+                return Err(format!(
+                    "the API server refuses the pod of {node}: {message}; change the pod template"
+                ));
+            };
+            self.faults.told(faulty_cluster::CLIENT, kind);
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+type WorldPorts = PortSet<FaultyCluster, MemoryReportStore, SimClock, SimEntropy>;
 
 /// The production controller and the way to its callback.
 fn controller(

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use controller::config::PoolSize;
+use simulator::faults::Plan;
 use simulator::kubelet::Lifecycle;
 use simulator::world::{Outcome, Scenario, WorldOptions, simulate};
 
@@ -15,6 +16,7 @@ fn run(seed: u64, lifecycle: Lifecycle) -> Outcome {
         scenario: Scenario::standard().with_pool(PoolSize::Count(NonZeroU32::new(7).unwrap())),
         executions: 4,
         lifecycle,
+        faults: Plan::none(),
         seed,
     };
     simulate(&options, |_| ()).unwrap_or_else(|failure| panic!("{failure}"))

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use controller::config::PoolSize;
+use simulator::faults::Plan;
 use simulator::kubelet::Lifecycle;
 use simulator::world::{Scenario, WorldOptions, simulate};
 
@@ -19,6 +20,7 @@ fn five_executions_over_a_thousand_nodes_keep_every_invariant_and_waste_no_slot(
         scenario: Scenario::standard().with_pool(PoolSize::Count(NonZeroU32::new(POOL).unwrap())),
         executions: 5,
         lifecycle: Lifecycle::steady(LIFETIME, 0.05),
+        faults: Plan::none(),
         seed: 1,
     };
     let outcome = simulate(&options, |_| ()).unwrap_or_else(|failure| panic!("{failure}"));

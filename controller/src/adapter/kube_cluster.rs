@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::api::{
     DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions,
 };
+use kube::client::ClientBuilder;
 use kube::core::Request;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -24,8 +25,10 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use tokio_util::io::ReaderStream;
+use tower::util::MapResponseLayer;
 
 use super::kube_error::{from_client, from_watcher};
+use super::retry_after;
 use super::slim::{SlimNode, SlimPod};
 use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
@@ -83,7 +86,9 @@ impl KubeCluster {
             .await
             .map_err(|error| unusable(&error))?;
         config.default_retry = false;
-        Client::try_from(config).map_err(|error| unusable(&error))
+        let client = ClientBuilder::try_from(config).map_err(|error| unusable(&error))?;
+        let layer = MapResponseLayer::new(retry_after::keep);
+        Ok(client.with_layer(&layer).build())
     }
 
     fn api<K>(&self) -> Api<K>
@@ -147,7 +152,18 @@ where
     V: From<K> + Send,
 {
     let mut listed = Vec::new();
-    watcher(api, config.page_size(LIST_PAGE_SIZE)).filter_map(move |event| {
+    let events = Box::pin(watcher(api, config.page_size(LIST_PAGE_SIZE)));
+    // A version that has expired stays so, but the watcher would ask for it for ever: begun again, it lists.
+    let events = stream::unfold(Some(events), |events| async {
+        let mut events = events?;
+        let event = events.next().await?;
+        let is_expired = matches!(
+            &event,
+            Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.code == 410
+        );
+        Some((event, (!is_expired).then_some(events)))
+    });
+    events.filter_map(move |event| {
         let message = match event {
             Ok(watcher::Event::Init) => {
                 listed = Vec::new();

@@ -4,5 +4,6 @@ pub mod fs_report_store;
 pub mod kube_cluster;
 mod kube_error;
 pub mod os_entropy;
+pub mod retry_after;
 mod slim;
 pub mod system_clock;

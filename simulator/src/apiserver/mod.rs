@@ -28,8 +28,11 @@ use tokio::sync::watch;
 pub use event_expiry::expire_events;
 
 use crate::state::{State, Status};
-use respond::{not_found_page, status_response};
-use route::Route;
+pub(crate) use query::Query;
+pub(crate) use respond::{status_response, text_response};
+pub(crate) use route::{Place, Route, parse as parse_route};
+
+use respond::not_found_page;
 
 /// What time it is: the wall clock of the simulated cluster.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;

@@ -8,13 +8,13 @@ use crate::state::Status;
 
 /// The parameters of a request.
 #[derive(Debug, Default)]
-pub(super) struct Query {
+pub(crate) struct Query {
     pairs: Vec<(String, String)>,
 }
 
 impl Query {
     /// Reads a query string. Empty pairs are passed over: kube-rs begins its queries with `&`.
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let decode = |s: &str| {
             percent_decode_str(&s.replace('+', " "))
                 .decode_utf8_lossy()
@@ -30,7 +30,7 @@ impl Query {
     }
 
     /// The first value of a parameter; empty where there is none.
-    pub(super) fn get(&self, name: &str) -> &str {
+    pub(crate) fn get(&self, name: &str) -> &str {
         self.pairs
             .iter()
             .find(|(n, _)| n == name)
@@ -38,7 +38,7 @@ impl Query {
     }
 
     /// Whether a parameter is there and true.
-    pub(super) fn flag(&self, name: &str) -> bool {
+    pub(crate) fn flag(&self, name: &str) -> bool {
         self.pairs.iter().any(|(n, value)| {
             n == name
                 && matches!(
@@ -49,7 +49,7 @@ impl Query {
     }
 
     /// Whether a parameter is there.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.pairs.iter().any(|(n, _)| n == name)
     }
 
@@ -57,7 +57,7 @@ impl Query {
     ///
     /// # Errors
     /// 400 when it is none.
-    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
         match self.get(name) {
             "" => Ok(None),
             text => match text.parse() {
@@ -73,7 +73,7 @@ impl Query {
     ///
     /// # Errors
     /// 400 when it is no number.
-    pub(super) fn timeout(&self) -> Result<Option<Duration>, Status> {
+    pub(crate) fn timeout(&self) -> Result<Option<Duration>, Status> {
         let seconds = self
             .number("timeoutSeconds")?
             .and_then(|s| u64::try_from(s).ok())

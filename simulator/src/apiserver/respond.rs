@@ -23,6 +23,11 @@ pub(super) fn respond(
     response
 }
 
+/// Plain text under a code.
+pub(crate) fn text_response(code: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    respond(code, TEXT, body)
+}
+
 /// 200 and plain text.
 pub(super) fn text(body: impl Into<Body>) -> Response<Body> {
     respond(StatusCode::OK, TEXT, body)
@@ -46,7 +51,7 @@ pub(super) fn json(value: &impl Serialize) -> Response<Body> {
 }
 
 /// A Status under its own code.
-pub(super) fn status_response(status: &Status) -> Response<Body> {
+pub(crate) fn status_response(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = respond(code, JSON, line(status));
     if let Some(seconds) = status.details.as_ref().and_then(|d| d.retry_after_seconds) {

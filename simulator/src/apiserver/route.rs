@@ -6,7 +6,7 @@ use crate::state::{Row, Status, Subresource, resource};
 
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Route {
+pub(crate) enum Route {
     Health,
     Version,
     Root,
@@ -27,12 +27,12 @@ pub(super) enum Route {
 
 /// A collection, an object or a subresource.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) row: &'static Row,
+pub(crate) struct Place {
+    pub(crate) row: &'static Row,
     /// None for all namespaces, and for what belongs to the cluster.
-    pub(super) namespace: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) subresource: Option<Subresource>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) subresource: Option<Subresource>,
 }
 
 impl PartialEq for Place {
@@ -49,7 +49,7 @@ impl Eq for Place {}
 ///
 /// # Errors
 /// A 404 Status for a resource that its group does not have; paths outside the API are [`Route::Unknown`].
-pub(super) fn parse(path: &str) -> Result<Route, Status> {
+pub(crate) fn parse(path: &str) -> Result<Route, Status> {
     let decoded: Vec<String> = path
         .split('/')
         .filter(|s| !s.is_empty())

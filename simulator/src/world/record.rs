@@ -17,6 +17,7 @@ use crate::callback::{Attempt, InProcess, Transport};
 use crate::checker::{Checker, JobPod, Peaks, Seen, Violation};
 use crate::clock::SimClock;
 use crate::event_log::EventLog;
+use crate::faulty_cluster::LatePods;
 use crate::job::{EXECUTION_LABEL, FILE_NAME, Post, PostKind};
 use crate::report_store::MemoryReportStore;
 use crate::state::{Selector, Stored, WatchEvent, WatchFrom, resource};
@@ -33,6 +34,8 @@ pub(super) struct Observed {
     pub(super) store: MemoryReportStore,
     /// The controller's metrics.
     pub(super) metrics: Arc<Metrics>,
+    /// Pods whose create was given up.
+    pub(super) late_pods: LatePods,
     /// Series that it may have at most.
     pub(super) series_bound: usize,
 }
@@ -194,6 +197,7 @@ impl Book {
             node: pod.text("/spec/nodeName"),
             execution,
             phase: PodPhase::parse(Some(phase)),
+            is_late: self.observed.late_pods.contains(&metadata.name),
         };
         let checked = if matches!(event, WatchEvent::Deleted(_)) {
             self.checker.pod_removed(&job_pod)

@@ -39,6 +39,12 @@ metrics:
     age: {help: Age of a certificate., labels: [issuer, subject]}
 ";
 
+/// Faults happen within this time of the begin of an execution; then it must end.
+pub(super) const FAULTY_TIME: Duration = Duration::from_mins(10);
+
+/// What the last fault may take after that: a silent watch (295 s), calls of a minute, pauses of half a minute.
+pub(super) const HEALING_TIME: Duration = Duration::from_mins(10);
+
 /// The standard pod template: of the size and shape of a real one.
 const POD_TEMPLATE: &str = "\
 kind: Pod
