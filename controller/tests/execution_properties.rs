@@ -440,7 +440,36 @@ impl World {
         self.change(n, |pod| pod.phase = phase);
     }
 
+    /// Does it, where it is possible.
     fn act(&mut self, action: Action) {
+        match action {
+            Action::Show => self.show_all(),
+            Action::Result(n) => {
+                let node = format!("node-{}", n % self.execution.nodes().len().max(1));
+                self.tell(Event::ResultStored {
+                    name: format!("{node}.json"),
+                    node,
+                    samples: 1,
+                });
+            }
+            Action::Relist => {
+                self.unseen.clear();
+                self.tell(Event::Relisted(self.pods.values().cloned().collect()));
+            }
+            Action::PassTime(millis) => {
+                self.millis += millis;
+                self.tell(Event::Woken);
+            }
+            Action::PassLongTime => {
+                self.millis += 400_000;
+                self.tell(Event::Woken);
+            }
+            calls_and_more => self.act_on_calls(calls_and_more),
+        }
+    }
+
+    /// The API server answers.
+    fn act_on_calls(&mut self, action: Action) {
         match action {
             Action::AnswerWell(n) if !self.pending.is_empty() => {
                 let effect = self.pending.remove(n % self.pending.len());
@@ -469,6 +498,13 @@ impl World {
                 let event = self.answer(effect, None);
                 self.answers.push(event);
             }
+            pods_and_more => self.act_on_pods(pods_and_more),
+        }
+    }
+
+    /// Kubelets change pods.
+    fn act_on_pods(&mut self, action: Action) {
+        match action {
             Action::Start(n) => {
                 self.change(n, |pod| pod.phase = PodPhase::Running);
                 self.show_all();
@@ -478,7 +514,30 @@ impl World {
                 self.show_all();
             }
             Action::EndUnseen(n, well) => self.end(n, well),
-            Action::Show => self.show_all(),
+            Action::Stick(n, why) => {
+                self.change(n, |pod| {
+                    pod.waiting = Some(Waiting {
+                        container: "main".to_owned(),
+                        reason: why.to_owned(),
+                        message: String::new(),
+                    });
+                });
+                self.show_all();
+            }
+            Action::Refuse(n, why) => {
+                self.change(n, |pod| {
+                    pod.phase = PodPhase::Failed;
+                    why.clone_into(&mut pod.reason);
+                });
+                self.show_all();
+            }
+            people_and_more => self.act_as_people(people_and_more),
+        }
+    }
+
+    /// People change pods, and the watch repeats itself.
+    fn act_as_people(&mut self, action: Action) {
+        match action {
             Action::Delete(n) => {
                 if let Some(pod) = self.open_pod(n) {
                     self.pods.remove(&pod.name);
@@ -512,18 +571,6 @@ impl World {
                     self.show(Event::PodSeen(new));
                 }
             }
-            Action::Result(n) => {
-                let node = format!("node-{}", n % self.execution.nodes().len().max(1));
-                self.tell(Event::ResultStored {
-                    name: format!("{node}.json"),
-                    node,
-                    samples: 1,
-                });
-            }
-            Action::Relist => {
-                self.unseen.clear();
-                self.tell(Event::Relisted(self.pods.values().cloned().collect()));
-            }
             Action::PreviousEnds(n) => {
                 let old: Vec<_> = self
                     .pods
@@ -537,29 +584,19 @@ impl World {
                     self.show(Event::PodGone(pod));
                 }
             }
-            Action::Stick(n, why) => {
-                self.change(n, |pod| {
-                    pod.waiting = Some(Waiting {
-                        container: "main".to_owned(),
-                        reason: why.to_owned(),
-                        message: String::new(),
-                    });
-                });
-                self.show_all();
-            }
-            Action::Refuse(n, why) => {
-                self.change(n, |pod| {
-                    pod.phase = PodPhase::Failed;
-                    pod.reason = why.to_owned();
-                });
-                self.show_all();
-            }
             Action::Terminate(n) => {
                 if let Some(pod) = self.open_pod(n) {
                     self.delete(&pod.name, &pod.uid).unwrap();
                     self.show_all();
                 }
             }
+            nodes => self.act_on_nodes(nodes),
+        }
+    }
+
+    /// Nodes come and go.
+    fn act_on_nodes(&mut self, action: Action) {
+        match action {
             Action::NodeReady(n, ready) => {
                 if let Some(mut node) = self.node(n) {
                     node.ready = ready;
@@ -582,14 +619,6 @@ impl World {
             }
             Action::RelistNodes => {
                 self.tell(Event::NodesRelisted(self.nodes.values().cloned().collect()));
-            }
-            Action::PassTime(millis) => {
-                self.millis += millis;
-                self.tell(Event::Woken);
-            }
-            Action::PassLongTime => {
-                self.millis += 400_000;
-                self.tell(Event::Woken);
             }
             _ => {}
         }
@@ -652,6 +681,58 @@ proptest! {
         for (node, created) in &world.creations {
             let gone = world.gone.iter().filter(|pod| pod.node == *node).count();
             prop_assert!(*created as usize <= 1 + retries + gone, "{} got {} pods, {} were deleted", node, created, gone);
+        }
+    }
+
+    #[test]
+    fn pods_that_never_end_are_ended_by_their_deadlines(
+        nodes in 1..8_usize,
+        pool in 1..4_u32,
+        drawn in drawn_limits(),
+        run_deadline in 1..60_u64,
+        starts in prop::collection::vec(any::<bool>(), 8),
+        stops in prop::collection::vec(any::<bool>(), 8),
+    ) {
+        let limits = Limits {
+            pod_run_deadline: Some(Duration::from_secs(run_deadline)),
+            ..drawn
+        };
+        let mut world = World::of(Plan { limits, ..plan(nodes, pool, 0) });
+        let index = |pod: &PodView| pod.node.trim_start_matches("node-").parse::<usize>().unwrap();
+        let mut turns = 0;
+        while world.execution.state() == ExecutionState::Running {
+            while !world.pending.is_empty() {
+                world.act(Action::AnswerWell(0));
+            }
+            for mut pod in world.pods.values().cloned().collect::<Vec<_>>() {
+                if pod.terminating && stops[index(&pod)] {
+                    world.remove(&pod);
+                } else if pod.phase == PodPhase::Pending && starts[index(&pod)] {
+                    pod.phase = PodPhase::Running;
+                    world.pods.insert(pod.name.clone(), pod.clone());
+                    world.unseen.push_back(Event::PodSeen(pod));
+                }
+            }
+            world.show_all();
+            if world.pending.is_empty() && world.execution.state() == ExecutionState::Running {
+                let due = world.execution.next_wakeup();
+                prop_assert!(due.is_some(), "nothing would ever wake it");
+                let millis = u64::try_from(due.unwrap().0.as_millis()).unwrap();
+                world.millis = world.millis.max(millis + 1);
+                world.tell(Event::Woken);
+            }
+            turns += 1;
+            prop_assert!(turns < 1_000, "it goes on and on: {:?}", world.execution.counts());
+        }
+        prop_assert_eq!(world.execution.state(), ExecutionState::Failed);
+        for (node, stops) in world.execution.nodes().iter().zip(&stops) {
+            let expected = match node.state() {
+                NodeState::Failed => *stops,
+                NodeState::Lost => !stops,
+                NodeState::NotStarted => world.execution.is_stopped(),
+                _ => false,
+            };
+            prop_assert!(expected, "{} is {:?}: {}", node.node(), node.state(), node.message());
         }
     }
 
@@ -731,4 +812,37 @@ fn pods_of_an_earlier_execution_that_stay_keep_their_slots_and_only_fail_their_n
     assert_eq!(world.pending.len(), 1, "one of two slots is the old pod's");
     world.act(Action::PreviousEnds(0));
     assert_eq!(world.pending.len(), 2);
+}
+
+#[test]
+fn a_pod_and_its_node_that_go_together_are_lost_in_whichever_order_that_is_told() {
+    for (pod_first, seconds, state) in [
+        (false, 0, NodeState::Lost),
+        (true, 0, NodeState::Lost),
+        (true, 5, NodeState::Lost),
+        (true, 60, NodeState::Failed),
+    ] {
+        let mut world = World::new(2, 1, 0);
+        world.act(Action::AnswerWell(0));
+        if !pod_first {
+            world.act(Action::NodeGone(0));
+        }
+        world.act(Action::Delete(0));
+        world.act(Action::PassTime(seconds * 1_000));
+        if pod_first {
+            world.act(Action::NodeGone(0));
+        }
+        let node = &world.execution.nodes()[0];
+        assert_eq!(
+            node.state(),
+            state,
+            "{pod_first} {seconds}: {}",
+            node.message()
+        );
+        assert_eq!(
+            world.execution.pool().taken(),
+            1,
+            "the next node has the slot"
+        );
+    }
 }

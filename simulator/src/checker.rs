@@ -92,7 +92,9 @@ fn attempt_of(pod: &JobPod<'_>) -> u32 {
         .name
         .rsplit_once(pod.execution)
         .map_or("", |(_, after)| after);
-    after.trim_start_matches('-').parse().unwrap_or(1)
+    let last = after.rsplit('-').next().unwrap_or_default();
+    // A hash of the node may stand before it; one of digits only is longer than any attempt.
+    last.parse().ok().filter(|_| last.len() < 12).unwrap_or(1)
 }
 
 impl Checker {

@@ -7,6 +7,7 @@
 
 mod heartbeats;
 mod job_configs;
+mod outages;
 mod queue;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use self::job_configs::JobConfigs;
+use self::outages::{ORPHAN_QUARANTINE, Outages};
 use self::queue::{DueQueue, Ticket};
 use crate::apiserver::ApiServer;
 use crate::callback::{Attempt, Persistence, Transport, post};
@@ -32,6 +34,7 @@ use crate::state::{
 };
 
 pub use heartbeats::renew_leases;
+pub use outages::{Outage, OutageKind};
 
 /// From the request to delete a pod to its end: containers that heed SIGTERM at once, and a kubelet's own pace.
 const TERMINATION: Duration = Duration::from_millis(100);
@@ -46,10 +49,21 @@ pub struct FleetOptions {
     pub nodes: u32,
     /// The stages of their pods.
     pub lifecycle: Lifecycle,
+    /// What is otherwise on single nodes.
+    pub irregularities: Irregularities,
     /// How often a pod tries to post.
     pub persistence: Persistence,
     /// Where the pods' draws come from.
     pub seed: Seed,
+}
+
+/// What is otherwise on single nodes of a fleet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Irregularities {
+    /// Nodes whose pods live by other stages, by number.
+    pub lifecycles: BTreeMap<u32, Lifecycle>,
+    /// Nodes that go wrong.
+    pub outages: Vec<Outage>,
 }
 
 /// Creates the Node objects `node-1` to `node-<count>`, each of this shape.
@@ -75,6 +89,7 @@ pub fn create_nodes(
 struct Pod {
     namespace: Arc<str>,
     name: Arc<str>,
+    node: u32,
     host: String,
     address: String,
     container: String,
@@ -108,6 +123,10 @@ enum Posting {
 enum Due {
     Enter(Arc<str>, Step),
     Remove(Arc<str>),
+    /// The pod's node is gone for good.
+    Collect(Arc<str>),
+    Outage(Outage),
+    NodeBack(u32),
 }
 
 /// How the posts of a pod ended: its uid, and why it failed where it did.
@@ -124,6 +143,7 @@ pub struct Fleet<T> {
     queue: DueQueue<Due>,
     posts: JoinSet<Posted>,
     configs: JobConfigs,
+    outages: Outages,
 }
 
 impl<T> fmt::Debug for Fleet<T> {
@@ -154,12 +174,17 @@ impl<T: Transport> Fleet<T> {
             queue: DueQueue::new(),
             posts: JoinSet::new(),
             configs: JobConfigs::default(),
+            outages: Outages::default(),
         }
     }
 
     /// Runs the nodes until dropped.
     pub async fn run(mut self) {
         let mut changes = self.api.subscribe();
+        for outage in self.options.irregularities.outages.clone() {
+            self.queue
+                .push(Instant::now() + outage.begin, Due::Outage(outage));
+        }
         loop {
             self.observe();
             self.act();
@@ -255,6 +280,7 @@ impl<T: Transport> Fleet<T> {
         let pod = Pod {
             namespace: Arc::clone(&metadata.namespace),
             name: Arc::clone(&metadata.name),
+            node: number,
             host: node::host_ip(number),
             address: node::pod_ip(self.pod_count),
             container: container.to_owned(),
@@ -270,7 +296,11 @@ impl<T: Transport> Fleet<T> {
         };
         let uid = Arc::clone(&metadata.uid);
         self.pods.insert(Arc::clone(&uid), pod);
-        self.schedule_next(&uid);
+        if self.outages.is_deleted(number) {
+            self.collect_later(&uid);
+        } else {
+            self.schedule_next(&uid);
+        }
         true
     }
 
@@ -290,8 +320,12 @@ impl<T: Transport> Fleet<T> {
         let Some(pod) = self.pods.get_mut(uid) else {
             return;
         };
-        if !pod.stopping {
+        if !pod.stopping && !self.outages.is_deleted(pod.node) {
             pod.stopping = true;
+            if pod.step == Step::Hanging {
+                pod.ticket = None;
+                return;
+            }
             let due = Instant::now() + TERMINATION;
             pod.ticket = Some(self.queue.push(due, Due::Remove(Arc::clone(uid))));
         }
@@ -304,7 +338,10 @@ impl<T: Transport> Fleet<T> {
         if pod.stopping || (pod.endless && pod.step == Step::Running) {
             return;
         }
-        if let Some((delay, step)) = self.options.lifecycle.next(pod.step, &mut pod.stream) {
+        let options = &self.options;
+        let own = options.irregularities.lifecycles.get(&pod.node);
+        let lifecycle = own.unwrap_or(&options.lifecycle);
+        if let Some((delay, step)) = lifecycle.next(pod.step, &mut pod.stream) {
             let due = Due::Enter(Arc::clone(uid), step);
             pod.ticket = Some(self.queue.push(pod.created + delay, due));
         }
@@ -313,15 +350,96 @@ impl<T: Transport> Fleet<T> {
     /// Does what is due.
     fn act(&mut self) {
         while let Some((ticket, due)) = self.queue.pop_due(Instant::now()) {
-            let (Due::Enter(uid, _) | Due::Remove(uid)) = &due;
-            if self.pods.get(uid).and_then(|pod| pod.ticket) != Some(ticket) {
+            let uid = match &due {
+                Due::Enter(uid, _) | Due::Remove(uid) | Due::Collect(uid) => uid,
+                Due::Outage(outage) => {
+                    self.begin_outage(*outage);
+                    continue;
+                }
+                Due::NodeBack(node) => {
+                    self.end_outage(*node);
+                    continue;
+                }
+            };
+            let pod = self.pods.get(uid);
+            let Some(node) = pod
+                .filter(|pod| pod.ticket == Some(ticket))
+                .map(|pod| pod.node)
+            else {
                 continue;
-            }
-            match due {
-                Due::Enter(uid, step) => self.enter(&uid, step),
-                Due::Remove(uid) => self.remove(&uid),
+            };
+            if let Due::Collect(uid) = due {
+                self.collect(&uid);
+            } else if let Some(due) = self.outages.hold(node, due) {
+                self.do_now(due);
             }
         }
+    }
+
+    /// Does what a kubelet does to one of its pods.
+    fn do_now(&mut self, due: Due) {
+        match due {
+            Due::Enter(uid, step) => self.enter(&uid, step),
+            Due::Remove(uid) => self.remove(&uid),
+            Due::Collect(_) | Due::Outage(_) | Due::NodeBack(_) => {}
+        }
+    }
+
+    fn begin_outage(&mut self, outage: Outage) {
+        let node = outage.node;
+        let uids: Vec<Arc<str>> = (self.pods.iter())
+            .filter(|(_, pod)| pod.node == node)
+            .map(|(uid, _)| Arc::clone(uid))
+            .collect();
+        match outage.kind {
+            OutageKind::NotReady { lasts } => {
+                self.outages.not_ready(&self.api, node);
+                if let Some(lasts) = lasts {
+                    self.queue.push(Instant::now() + lasts, Due::NodeBack(node));
+                }
+            }
+            OutageKind::Deleted => {
+                self.outages.deleted(&self.api, node);
+                for uid in &uids {
+                    self.collect_later(uid);
+                }
+            }
+            OutageKind::Replaced => {
+                outages::replace(&self.api, node);
+                for uid in &uids {
+                    self.end(uid, &Exit::failure("the node was replaced"));
+                }
+            }
+        }
+    }
+
+    fn end_outage(&mut self, node: u32) {
+        for due in self.outages.back(&self.api, node) {
+            // A pod that was told to stop meanwhile does nothing else any more.
+            let is_void = match &due {
+                Due::Enter(uid, _) => self.pods.get(uid).is_none_or(|pod| pod.stopping),
+                _ => false,
+            };
+            if !is_void {
+                self.do_now(due);
+            }
+        }
+    }
+
+    fn collect_later(&mut self, uid: &Arc<str>) {
+        let due = Instant::now() + ORPHAN_QUARANTINE;
+        let ticket = self.queue.push(due, Due::Collect(Arc::clone(uid)));
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.ticket = Some(ticket);
+        }
+    }
+
+    /// The pod goes without its kubelet.
+    fn collect(&mut self, uid: &Arc<str>) {
+        if let Some(pod) = self.pods.get(uid) {
+            self.delete(&pod.namespace, &pod.name, uid);
+        }
+        self.forget(uid);
     }
 
     fn enter(&mut self, uid: &Arc<str>, step: Step) {
@@ -330,13 +448,25 @@ impl<T: Transport> Fleet<T> {
             return;
         };
         match step {
-            Step::Accepted => {}
+            Step::Accepted | Step::Hanging => {}
             Step::Creating => self.report(uid, &Report::Creating, ""),
             Step::Running => {
                 pod.started = now;
                 self.report(uid, &Report::Running, "started\n");
             }
             Step::Posting => self.begin_posts(uid),
+            Step::ImagePullBackOff | Step::InvalidImageName | Step::CreateContainerConfigError => {
+                if let Some((reason, message)) = step.waiting() {
+                    self.report(uid, &Report::Waiting(reason, message), "");
+                }
+            }
+            Step::OutOfPods | Step::OutOfCpu | Step::UnexpectedAdmissionError | Step::Evicted => {
+                if let Some((reason, message)) = step.rejection() {
+                    self.report(uid, &Report::Rejected(reason, message), "");
+                }
+                self.forget(uid);
+                return;
+            }
             Step::Succeeded | Step::Failed => {
                 if let Posting::UnderWay { overdue, .. } = &mut pod.posting {
                     *overdue = Some(step);

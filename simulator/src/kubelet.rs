@@ -28,13 +28,73 @@ pub enum Step {
     Succeeded,
     /// The first container ended with status 1.
     Failed,
+    /// `Running`, and does not stop when it is told to: a process in uninterruptible sleep.
+    Hanging,
+    /// `Pending`: the image cannot be pulled.
+    ImagePullBackOff,
+    /// `Pending`: the image's name is none.
+    InvalidImageName,
+    /// `Pending`: a Secret or ConfigMap of the container does not exist.
+    CreateContainerConfigError,
+    /// Refused by the kubelet: the node runs as many pods as it may.
+    OutOfPods,
+    /// Refused by the kubelet: not enough CPU.
+    OutOfCpu,
+    /// Refused by the kubelet: a device plugin does not give what the pod asks for.
+    UnexpectedAdmissionError,
+    /// Evicted by the kubelet for want of memory.
+    Evicted,
 }
 
 impl Step {
     /// Whether the pod has ended.
     #[must_use]
     pub fn is_end(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed)
+        matches!(self, Self::Succeeded | Self::Failed) || self.rejection().is_some()
+    }
+
+    /// Why the container waits, in the kubelet's words.
+    #[must_use]
+    pub fn waiting(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Self::ImagePullBackOff => (
+                "ImagePullBackOff",
+                "Back-off pulling image \"registry.example.com/job:1.0.0\"",
+            ),
+            Self::InvalidImageName => (
+                "InvalidImageName",
+                "Failed to apply default image tag \"Job:1\": couldn't parse image name: repository name must be lowercase",
+            ),
+            Self::CreateContainerConfigError => (
+                "CreateContainerConfigError",
+                "secret \"credentials\" not found",
+            ),
+            _ => return None,
+        })
+    }
+
+    /// Why the pod as a whole has failed, in the kubelet's words.
+    #[must_use]
+    pub fn rejection(self) -> Option<(&'static str, &'static str)> {
+        Some(match self {
+            Self::OutOfPods => (
+                "OutOfpods",
+                "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: 110, capacity: 110",
+            ),
+            Self::OutOfCpu => (
+                "OutOfcpu",
+                "Pod was rejected: Node didn't have enough resource: cpu, requested: 50, used: 3900, capacity: 3920",
+            ),
+            Self::UnexpectedAdmissionError => (
+                "UnexpectedAdmissionError",
+                "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices, which is unexpected",
+            ),
+            Self::Evicted => (
+                "Evicted",
+                "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi.",
+            ),
+            _ => return None,
+        })
     }
 }
 
@@ -223,6 +283,10 @@ pub enum Report {
     Running,
     /// They ended.
     Ended(Exit),
+    /// They wait because something is wrong: `reason` and `message` of the container.
+    Waiting(&'static str, &'static str),
+    /// The pod was refused or evicted: its own `reason` and `message`.
+    Rejected(&'static str, &'static str),
 }
 
 /// The `status` of the pod with this uid and `spec` as its kubelet reports it; `before` is its status until now.
@@ -235,17 +299,23 @@ pub fn status(
     sighting: &Sighting,
 ) -> Value {
     let phase = match report {
-        Report::Creating => "Pending",
+        Report::Creating | Report::Waiting(..) => "Pending",
         Report::Running => "Running",
         Report::Ended(exit) if exit.code == 0 => "Succeeded",
-        Report::Ended(_) => "Failed",
+        Report::Ended(_) | Report::Rejected(..) => "Failed",
     };
+    if let Report::Rejected(reason, message) = report {
+        return json!({
+            "phase": phase, "reason": reason, "message": message,
+            "startTime": rfc3339(sighting.seen), "qosClass": before["qosClass"].as_str().unwrap_or("BestEffort"),
+        });
+    }
     let mut status = Map::with_capacity(STATUS_FIELDS);
     status.insert("phase".into(), phase.into());
     status.insert("conditions".into(), conditions(report, sighting));
     status.insert("hostIP".into(), sighting.host_ip.as_str().into());
     status.insert("hostIPs".into(), json!([{"ip": sighting.host_ip}]));
-    if *report != Report::Creating {
+    if phase != "Pending" {
         status.insert("podIP".into(), sighting.pod_ip.as_str().into());
         status.insert("podIPs".into(), json!([{"ip": sighting.pod_ip}]));
     }
@@ -255,7 +325,7 @@ pub fn status(
         // Init containers have ended well by the time the others run, however those end.
         let report = match report {
             Report::Creating => &Report::Creating,
-            Report::Running | Report::Ended(_) => &Report::Ended(Exit::success()),
+            _ => &Report::Ended(Exit::success()),
         };
         let statuses = init
             .iter()
@@ -291,10 +361,10 @@ fn conditions(report: &Report, sighting: &Sighting) -> Value {
         Value::Object(condition)
     };
     let (ready, not_ready) = match report {
-        Report::Creating => (false, Some("ContainersNotReady")),
+        Report::Creating | Report::Waiting(..) => (false, Some("ContainersNotReady")),
         Report::Running => (true, None),
         Report::Ended(exit) if exit.code == 0 => (false, Some("PodCompleted")),
-        Report::Ended(_) => (false, Some("PodFailed")),
+        Report::Ended(_) | Report::Rejected(..) => (false, Some("PodFailed")),
     };
     let completed = not_ready.filter(|reason| *reason == "PodCompleted");
     let sandbox = *report == Report::Running;
@@ -318,12 +388,14 @@ fn container_status(uid: &str, container: &Value, report: &Report, sighting: &Si
     status.insert("ready".into(), running.into());
     status.insert("started".into(), running.into());
     status.insert("lastState".into(), json!({}));
-    if *report == Report::Creating {
+    let waiting = match report {
+        Report::Creating => Some(json!({"reason": "ContainerCreating"})),
+        Report::Waiting(reason, message) => Some(json!({"reason": reason, "message": message})),
+        _ => None,
+    };
+    if let Some(waiting) = waiting {
         status.insert("imageID".into(), "".into());
-        status.insert(
-            "state".into(),
-            json!({"waiting": {"reason": "ContainerCreating"}}),
-        );
+        status.insert("state".into(), json!({"waiting": waiting}));
         return Value::Object(status);
     }
     let id = format!("containerd://{uid}-{name}");
@@ -333,7 +405,9 @@ fn container_status(uid: &str, container: &Value, report: &Report, sighting: &Si
         format!("docker-pullable://{image}").into(),
     );
     let state = match report {
-        Report::Creating | Report::Running => json!({"running": {"startedAt": started}}),
+        Report::Running | Report::Waiting(..) | Report::Creating | Report::Rejected(..) => {
+            json!({"running": {"startedAt": started}})
+        }
         Report::Ended(exit) => {
             let mut state = json!({
                 "exitCode": exit.code,
@@ -469,13 +543,23 @@ mod tests {
             Report::Running,
             Report::Ended(Exit::success()),
             Report::Ended(Exit::terminated()),
+            Report::Waiting("ImagePullBackOff", "no such image"),
+            Report::Rejected("OutOfcpu", "no CPU left"),
         ];
-        let phases = ["Pending", "Running", "Succeeded", "Failed"];
+        let phases = [
+            "Pending",
+            "Running",
+            "Succeeded",
+            "Failed",
+            "Pending",
+            "Failed",
+        ];
         for (report, phase) in reports.iter().zip(phases) {
             let typed: k8s_openapi::api::core::v1::PodStatus =
                 serde_json::from_value(reported(report)).unwrap();
             assert_eq!(typed.phase.as_deref(), Some(phase));
-            assert_eq!(typed.pod_ip.is_some(), *report != Report::Creating);
+            let has_run = matches!(report, Report::Running | Report::Ended(_));
+            assert_eq!(typed.pod_ip.is_some(), has_run);
         }
     }
 }

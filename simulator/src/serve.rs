@@ -24,7 +24,7 @@ use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{OverHttp, Persistence};
 use crate::clock::SimClock;
 use crate::faults::Faults;
-use crate::fleet::{Fleet, FleetOptions, create_nodes, renew_leases};
+use crate::fleet::{Fleet, FleetOptions, Irregularities, create_nodes, renew_leases};
 use crate::layer::{FaultLayer, FaultService};
 use crate::node::NodeShape;
 use crate::options::{FaultOption, PodOptions};
@@ -109,6 +109,7 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
         let fleet_options = FleetOptions {
             nodes: options.nodes,
             lifecycle: options.pods.lifecycle(),
+            irregularities: Irregularities::default(),
             persistence: if options.post_once {
                 Persistence::Once
             } else {

@@ -36,7 +36,7 @@ use crate::clock::SimClock;
 use crate::cluster::SimCluster;
 use crate::faults::{self, Faults, Plan, Tally};
 use crate::faulty_cluster::{self, FaultyCluster};
-use crate::fleet::{Fleet, FleetOptions, create_nodes};
+use crate::fleet::{Fleet, FleetOptions, Irregularities, create_nodes};
 use crate::kubelet::Lifecycle;
 use crate::node::NodeShape;
 use crate::report_store::{MemoryReportStore, Usage};
@@ -241,6 +241,7 @@ impl World {
         let fleet_options = FleetOptions {
             nodes: options.nodes,
             lifecycle: options.lifecycle.clone(),
+            irregularities: Irregularities::default(),
             persistence: Persistence::Repeat,
             seed,
         };

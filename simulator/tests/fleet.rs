@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use simulator::apiserver::ApiServer;
 use simulator::callback::{InProcess, Persistence};
 use simulator::clock::SimClock;
-use simulator::fleet::{Fleet, FleetOptions, create_nodes};
+use simulator::fleet::{Fleet, FleetOptions, Irregularities, create_nodes};
 use simulator::job::{EXECUTION_LABEL, OWNER_LABEL};
 use simulator::kubelet::Lifecycle;
 use simulator::node::NodeShape;
@@ -49,6 +49,7 @@ impl Cluster {
         let fleet_options = FleetOptions {
             nodes: 2,
             lifecycle: Lifecycle::steady(Duration::from_secs(2), failure_share),
+            irregularities: Irregularities::default(),
             persistence: Persistence::Repeat,
             seed: Seed::of_run(1),
         };

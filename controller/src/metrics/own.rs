@@ -99,7 +99,7 @@ impl OwnMetrics {
             node_failures: counter_vec(
                 &registry,
                 "node_failures_total",
-                "Nodes that ended failed, by reason.",
+                "Nodes that ended failed or lost, by reason.",
                 &["reason"],
             ),
             executions: counter_vec(
@@ -223,7 +223,7 @@ impl OwnMetrics {
             .set(count.into());
     }
 
-    /// A node ended failed.
+    /// A node ended failed or lost.
     pub fn node_failed(&self, reason: Reason) {
         self.node_failures
             .with_label_values(&[reason.as_str()])

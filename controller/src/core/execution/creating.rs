@@ -86,7 +86,6 @@ impl Execution {
             node.step += 1;
             node.is_doubtful = true;
             effects.push(Effect::PodKnown { index });
-            effects.push(Effect::PodKnown { index });
         }
         self.decided(now, index, pod, effects);
     }

@@ -2,6 +2,7 @@
 //! added, and those that are cordoned or relabelled keep their turn.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::timers::Alarm;
 use super::{Effect, Execution};
@@ -9,6 +10,9 @@ use crate::core::node_run::{NodeCondition, Progress};
 use crate::core::state::{NodeState, Reason};
 use crate::core::time::Now;
 use crate::core::views::NodeView;
+
+/// Pods and nodes are watched separately: how far apart what happened together may be told.
+const OUT_OF_ORDER: Duration = Duration::from_secs(10);
 
 impl Execution {
     pub(super) fn node_seen(&mut self, now: Now, view: &NodeView, effects: &mut Vec<Effect>) {
@@ -26,6 +30,8 @@ impl Execution {
                 let since = now.monotonic;
                 node.condition = NodeCondition::NotReady { since };
                 self.watch_for_loss(index);
+                let message = "the node was NotReady when its pod ended".to_owned();
+                self.lose_with_pod(now, index, message, effects);
             }
             _ => {}
         }
@@ -88,14 +94,30 @@ impl Execution {
                 self.give_up_waiting(now, index, (Reason::NodeLost, message), effects);
             }
             NodeState::Running => self.lose(now, index, message, effects),
-            // Its pod went first, or its going was told first: it is one and the same loss.
-            NodeState::Failed if node.reason == Some(Reason::Deleted) && self.ended.is_none() => {
-                (node.reason, node.message) = (Some(Reason::NodeLost), message);
-                self.set_state(index, NodeState::Lost);
-                effects.push(Effect::NodeEnded { index });
-                self.count_failure(index, effects);
-            }
-            _ => {}
+            _ => self.lose_with_pod(now, index, message, effects),
+        }
+    }
+
+    /// The end of a pod may be told before that of its node: what follows shortly after is the same loss.
+    fn lose_with_pod(
+        &mut self,
+        now: Now,
+        index: usize,
+        message: String,
+        effects: &mut Vec<Effect>,
+    ) {
+        let node = &mut self.nodes[index];
+        let is_of_pod = matches!(
+            node.reason,
+            Some(Reason::PodFailed | Reason::Evicted | Reason::Deleted)
+        );
+        let is_recent =
+            (node.ended).is_some_and(|ended| now.monotonic.since(ended.monotonic) <= OUT_OF_ORDER);
+        if node.state == NodeState::Failed && is_of_pod && is_recent && self.ended.is_none() {
+            (node.reason, node.message) = (Some(Reason::NodeLost), message);
+            self.set_state(index, NodeState::Lost);
+            effects.push(Effect::NodeEnded { index });
+            self.count_failure(index, effects);
         }
     }
 

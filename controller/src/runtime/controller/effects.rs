@@ -208,9 +208,11 @@ impl<P: Ports> Controller<P> {
             debug!(execution_id = %id, node = node.node(), pod = node.pod_name(), "job pod succeeded");
             return;
         };
-        if node.state() != NodeState::NotStarted {
-            self.metrics.own().node_failed(reason);
+        if node.state() == NodeState::NotStarted {
+            debug!(execution_id = %id, node = node.node(), reason = reason.as_str(), "node not started");
+            return;
         }
+        self.metrics.own().node_failed(reason);
         info!(
             execution_id = %id,
             node = node.node(),
