@@ -177,9 +177,14 @@ async fn outcome_of(case: &Case) -> Outcome {
     Outcome {
         status,
         files: without_uuids(files.collect()),
-        events: world
-            .cluster
-            .look(|state| state.events.iter().map(posted).collect()),
+        events: world.cluster.look(|state| {
+            state
+                .events
+                .iter()
+                .map(posted)
+                .filter(is_of_a_job)
+                .collect()
+        }),
         gauges: ["audit_test{", "audit_plain{", "audit_processing{"]
             .iter()
             .flat_map(|family| world.metric_lines(family))
@@ -188,6 +193,11 @@ async fn outcome_of(case: &Case) -> Outcome {
             .into_iter()
             .collect(),
     }
+}
+
+/// Not what the controller itself has to tell, of the pod that is gone.
+fn is_of_a_job(event: &PostedEvent) -> bool {
+    event.action != "RunJobPod"
 }
 
 fn posted(event: &Event) -> PostedEvent {

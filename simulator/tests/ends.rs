@@ -15,7 +15,7 @@ use controller::core::state::{ExecutionState, NodeState, Reason};
 use controller::core::summary::{self, ExecutionSummary, NodeSummary};
 use controller::http::callback;
 use controller::metrics::Metrics;
-use controller::ports::clock::Clock as _;
+use controller::ports::clock::{Clock as _, Monotonic};
 use controller::runtime::controller::Controller;
 use controller::runtime::{PortSet, Settings};
 use serde_json::{Value, json};
@@ -203,7 +203,7 @@ impl Cluster {
     async fn ended(&self) -> ExecutionSummary {
         let summary = loop {
             sleep(Duration::from_millis(250)).await;
-            let hours = self.clock.monotonic().0.as_secs() / 3600;
+            let hours = self.clock.monotonic().since(Monotonic::START).as_secs() / 3600;
             assert!(
                 hours < 2,
                 "the execution does not end: {:?}",
