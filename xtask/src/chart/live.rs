@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -18,6 +19,9 @@ use crate::stack::{Installed, PortOptions, Ports, Setup, Stack};
 use crate::{http, sample};
 
 const NODES: u32 = 4;
+
+/// How long the controller may take for what follows an execution.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The execution of a pod that is left over: the controller deletes it.
 const PREVIOUS: &str = "202001010000";
@@ -62,14 +66,23 @@ pub(super) fn check(binaries: &Binaries, helm: &Helm, interrupt: &Interrupt) -> 
         stack.controller_log()
     );
 
-    let requests = recorder.context("nothing was installed")?.requests();
-    let needed = requests
-        .iter()
-        .map(Access::needed)
-        .collect::<Result<BTreeSet<_>>>()?;
+    let recorder = recorder.context("nothing was installed")?;
     let account = &the(&documents, "Deployment")?["spec"]["template"]["spec"]["serviceAccountName"];
     let granted = access::granted(&documents, account.as_str().unwrap_or_default())?;
-    access::check(&granted, &needed)?;
+    // The last pods are deleted after the execution has ended.
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let requests = recorder.requests();
+        let needed = requests.iter().map(Access::needed);
+        let checked = access::check(&granted, &needed.collect::<Result<BTreeSet<_>>>()?);
+        if checked.is_ok() {
+            break;
+        }
+        if Instant::now() >= give_up {
+            return checked.map(|()| scrape);
+        }
+        interrupt.sleep(execution::LOOK_EVERY)?;
+    }
     super::done(&format!(
         "an execution on {NODES} simulated nodes: {} rights granted, each of them used, none else",
         granted.len()
