@@ -71,8 +71,8 @@ impl Extension {
         self
     }
 
-    /// Adds a background task: it is started once the controller serves, in the process that leads (in this version the
-    /// only one), and dropped at its next `await` when that shuts down. A task that returns an error, or panics, ends the
+    /// Adds a background task: it is started whenever this process leads, and dropped at its next `await` when it does not
+    /// any more or shuts down. A task that returns an error, or panics, ends the
     /// process with status 1, as a dead part of the controller does; one that returns `Ok` has done its work.
     #[must_use]
     pub fn task<F, E>(

@@ -48,6 +48,12 @@ impl Metrics {
         &self.own
     }
 
+    /// This process does not lead any more: only the leader exports series of nodes and says how an execution stands.
+    pub fn stop_leading(&self) {
+        self.lock().clear();
+        self.own.stop_leading();
+    }
+
     /// An execution began with these nodes in its list: `<prefix>_current_execution_id` and `<prefix>_pods`.
     pub fn execution_started<'a>(
         &self,

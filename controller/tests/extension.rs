@@ -152,7 +152,7 @@ impl Setup {
     }
 }
 
-/// Serves a ConfigMap and a node that is ready; its address, and the pods that are created.
+/// Serves a ConfigMap, a Lease that whoever writes it holds, and a node that is ready; its address, and the pods that are created.
 fn serve_api(config: &Value) -> (String, Receiver<Value>) {
     let config_map = json!({
         "metadata": {"name": "audit", "namespace": "batch"},
@@ -179,7 +179,17 @@ fn serve_api(config: &Value) -> (String, Receiver<Value>) {
         }
         Body::from(json!({"metadata": {"resourceVersion": "1"}, "items": []}).to_string())
     };
+    let written = async |Json(mut lease): Json<Value>| {
+        lease["metadata"]["resourceVersion"] = json!("1");
+        Json(lease)
+    };
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/batch/leases";
     let router = Router::new()
+        .route(leases, get(list).post(written))
+        .route(
+            &format!("{leases}/audit-leader-election"),
+            get(async || StatusCode::NOT_FOUND).patch(written),
+        )
         .route(
             "/api/v1/namespaces/batch/configmaps/audit",
             get(async move || Json(config_map)),

@@ -14,12 +14,13 @@ use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::core::taint::Taint;
 use controller::core::views::{NodeView, PodPhase, PodView, Waiting};
 use controller::ports::cluster::{
-    Cluster, NodeWatchEvent, PodWatchEvent, STATE_KEY, ServiceAddress, StateDocument,
-    WatchEvent as PortEvent,
+    Cluster, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, STATE_KEY, ServiceAddress,
+    StateDocument, WatchEvent as PortEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::Stream;
 use futures::stream::{self, Iter};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -435,6 +436,72 @@ impl Cluster for SimCluster {
     ) -> impl Future<Output = Result<Option<OwnerReference>, ClusterError>> + Send {
         std::future::ready(self.find_top_owner(pod))
     }
+
+    async fn get_lease(&self, name: &str) -> Result<LeaseView, ClusterError> {
+        lease_view(&*self.get(&resource::LEASES, name)?)
+    }
+
+    async fn create_lease(
+        &self,
+        name: &str,
+        record: &LeaseRecord,
+    ) -> Result<LeaseView, ClusterError> {
+        let lease = record.to_lease(name, &self.namespace);
+        let object = serde_json::to_value(&lease).map_err(|error| refused(&error))?;
+        lease_view(&*self.create(&resource::LEASES, object)?)
+    }
+
+    async fn update_lease(
+        &self,
+        name: &str,
+        version: &str,
+        record: &LeaseRecord,
+    ) -> Result<LeaseView, ClusterError> {
+        let row = &resource::LEASES;
+        self.traffic.request("patch", row.plural);
+        let now = self.api.now();
+        let target = self.target(row, name);
+        let patch = Patch::Merge(record.to_merge_patch(version));
+        let options = WriteOptions::default();
+        let written = self
+            .api
+            .with_state(|state| state.patch(now, target, Part::Whole, &patch, options));
+        lease_view(&written.map_err(|status| error_of(&status))?.object)
+    }
+
+    fn watch_lease(
+        &self,
+        name: &str,
+    ) -> impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Send {
+        let space = Some(&*self.namespace);
+        let selector = Selector::name(name);
+        self.traffic.request("watch", resource::LEASES.plural);
+        let changes = self.api.subscribe();
+        let cursor = self
+            .api
+            .read(|state| state.watch(&resource::LEASES, space, selector, WatchFrom::Now));
+        let watch = (self.api.clone(), changes, cursor);
+        stream::unfold(watch, |(api, mut changes, mut cursor)| async {
+            let event = loop {
+                match api.read(|state| state.poll(&mut cursor, 1)).pop() {
+                    Some(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
+                        break lease_view(&lease).map(Some);
+                    }
+                    Some(WatchEvent::Deleted(_)) => break Ok(None),
+                    Some(WatchEvent::Error(status)) => break Err(error_of(&status)),
+                    None if cursor.is_over() || changes.changed().await.is_err() => return None,
+                    None | Some(WatchEvent::Bookmark { .. }) => {}
+                }
+            };
+            Some((event, (api, changes, cursor)))
+        })
+    }
+}
+
+fn lease_view(lease: &Object) -> Result<LeaseView, ClusterError> {
+    let lease = lease.to_value(&resource::LEASES);
+    let lease: Lease = serde_json::from_value(lease).map_err(|error| refused(&error))?;
+    Ok(lease.into())
 }
 
 impl SimCluster {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use controller::core::ids::ExecutionId;
 use controller::core::views::{NodeView, PodView};
 use controller::ports::cluster::{
-    Cluster, NodeWatchEvent, PodWatchEvent, ServiceAddress, StateDocument, WatchEvent,
+    Cluster, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, ServiceAddress, StateDocument,
+    WatchEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::{Stream, StreamExt as _, stream};
@@ -368,6 +369,43 @@ impl Cluster for FaultyCluster {
     async fn top_owner(&self, pod: &str) -> Result<Option<OwnerReference>, ClusterError> {
         let call = self.call(Verb::Get, "pods", pod);
         self.read(call, self.inner.top_owner(pod)).await
+    }
+
+    async fn get_lease(&self, name: &str) -> Result<LeaseView, ClusterError> {
+        let call = self.call(Verb::Get, "leases", name);
+        self.read(call, self.inner.get_lease(name)).await
+    }
+
+    async fn create_lease(
+        &self,
+        name: &str,
+        record: &LeaseRecord,
+    ) -> Result<LeaseView, ClusterError> {
+        let call = self.call(Verb::Create, "leases", name);
+        let (inner, name, record) = (self.inner.clone(), name.to_owned(), record.clone());
+        let create = async move { inner.create_lease(&name, &record).await };
+        self.write(call, create).await
+    }
+
+    async fn update_lease(
+        &self,
+        name: &str,
+        version: &str,
+        record: &LeaseRecord,
+    ) -> Result<LeaseView, ClusterError> {
+        let call = self.call(Verb::Patch, "leases", name);
+        let (inner, name, record) = (self.inner.clone(), name.to_owned(), record.clone());
+        let version = version.to_owned();
+        let update = async move { inner.update_lease(&name, &version, &record).await };
+        self.write(call, update).await
+    }
+
+    /// Without faults: what it shows is only a hint.
+    fn watch_lease(
+        &self,
+        name: &str,
+    ) -> impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Send {
+        self.inner.watch_lease(name)
     }
 }
 

@@ -11,11 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{
     DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions,
+    WatchEvent as KubeWatchEvent, WatchParams,
 };
 use kube::client::ClientBuilder;
 use kube::core::Request;
@@ -27,15 +29,15 @@ use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 use tokio_util::io::ReaderStream;
 use tower::util::MapResponseLayer;
 
-use super::kube_error::{from_client, from_watcher};
+use super::kube_error::{from_client, from_status, from_watcher};
 use super::retry_after;
 use super::slim::{SlimNode, SlimPod};
 use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use crate::core::views::{NodeView, PodView};
 use crate::ports::cluster::{
-    Cluster, LIST_PAGE_SIZE, NodeWatchEvent, PodWatchEvent, STATE_KEY, ServiceAddress,
-    StateDocument, WatchEvent,
+    Cluster, LIST_PAGE_SIZE, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, STATE_KEY,
+    ServiceAddress, StateDocument, WatchEvent,
 };
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
@@ -356,6 +358,65 @@ impl Cluster for KubeCluster {
         let replica_sets = self.api::<ReplicaSet>();
         let replica_set = within(READ_TIMEOUT, replica_sets.get(&owner.name)).await?;
         Ok(controlling_owner(replica_set.owner_references()).or(Some(owner)))
+    }
+
+    async fn get_lease(&self, name: &str) -> Result<LeaseView, ClusterError> {
+        let leases = self.api::<Lease>();
+        within(WRITE_TIMEOUT, leases.get(name))
+            .await
+            .map(LeaseView::from)
+    }
+
+    async fn create_lease(
+        &self,
+        name: &str,
+        record: &LeaseRecord,
+    ) -> Result<LeaseView, ClusterError> {
+        let lease = record.to_lease(name, &self.namespace);
+        self.create::<_, Lease>(&lease).await.map(LeaseView::from)
+    }
+
+    async fn update_lease(
+        &self,
+        name: &str,
+        version: &str,
+        record: &LeaseRecord,
+    ) -> Result<LeaseView, ClusterError> {
+        let (leases, params) = (self.api::<Lease>(), PatchParams::default());
+        let patch = Patch::Merge(record.to_merge_patch(version));
+        within(WRITE_TIMEOUT, leases.patch(name, &params, &patch))
+            .await
+            .map(LeaseView::from)
+    }
+
+    fn watch_lease(
+        &self,
+        name: &str,
+    ) -> impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Send {
+        let leases = self.api::<Lease>();
+        let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+        let begun = async move {
+            // From any version: first the Lease as some server knows it, then every change. No list, and no right to one.
+            let events = leases.watch(&params, "0").await;
+            let events = events.map_err(|error| from_client(&error))?;
+            Ok::<_, ClusterError>(events.filter_map(|event| std::future::ready(lease_of(event))))
+        };
+        stream::once(begun).try_flatten()
+    }
+}
+
+/// What a watch shows of the one Lease; nothing for a bookmark.
+fn lease_of(
+    event: Result<KubeWatchEvent<Lease>, kube::Error>,
+) -> Option<Result<Option<LeaseView>, ClusterError>> {
+    match event {
+        Ok(KubeWatchEvent::Added(lease) | KubeWatchEvent::Modified(lease)) => {
+            Some(Ok(Some(lease.into())))
+        }
+        Ok(KubeWatchEvent::Deleted(_)) => Some(Ok(None)),
+        Ok(KubeWatchEvent::Bookmark(_)) => None,
+        Ok(KubeWatchEvent::Error(status)) => Some(Err(from_status(&status))),
+        Err(error) => Some(Err(from_client(&error))),
     }
 }
 

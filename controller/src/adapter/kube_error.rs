@@ -32,7 +32,9 @@ pub(super) fn from_watcher(error: &watcher::Error) -> ClusterError {
     }
 }
 
-fn from_status(status: &Status) -> ClusterError {
+/// The kind of a refusal, or of an ERROR event of a watch.
+#[must_use]
+pub(super) fn from_status(status: &Status) -> ClusterError {
     let kind = ClusterErrorKind::of_status(status.code, &status.reason, retry_after(status));
     ClusterError::new(kind, describe(status))
 }

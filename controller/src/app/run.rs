@@ -1,7 +1,8 @@
 //! `batch-job-controller run`: the real adapters, the listeners, the signals.
 //!
 //! Exit policy: a wrong configuration, a taken port, a dead core task or server is exit status 1 with a line that says so;
-//! SIGTERM and Ctrl-C stop the schedule, drain requests for up to [`DRAIN_TIMEOUT`] and exit with 0.
+//! SIGTERM and Ctrl-C hand over (the schedule stops, creates in flight are settled, the Lease is released), drain requests, all
+//! within [`SHUTDOWN_TIMEOUT`], and exit with 0.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +15,7 @@ use axum::serve::ListenerExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -26,19 +27,21 @@ use crate::adapter::os_entropy::OsEntropy;
 use crate::adapter::system_clock::SystemClock;
 use crate::args::Environment;
 use crate::config::Config;
+use crate::core::leadership::Identity;
+use crate::core::lease::ReplicaAddress;
 use crate::extension::{self, Extension};
 use crate::http;
 use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
+use crate::ports::entropy::Entropy as _;
 use crate::ports::error::ClusterError;
 use crate::ports::report_store::ReportStore as _;
-use crate::runtime::controller::Controller;
-use crate::runtime::handle::ControllerHandle;
+use crate::runtime::replica::{Replica, ReplicaHandle};
 use crate::runtime::{PortSet, Settings, callback_address};
 use crate::telemetry;
 
-/// How long requests under way may take after a signal: below Kubernetes' default grace period of 30 s.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long handing over and requests under way may take after a signal: below Kubernetes' default grace period of 30 s.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// How often a start asks an API server that does not answer, with pauses of 2, 4, 8 and 16 s.
 const START_TRIES: u32 = 6;
@@ -61,7 +64,7 @@ pub(super) async fn run(environment: &Environment, extend: &Extend) -> Result<()
     supervise(started, signals).await
 }
 
-/// Everything before the schedule: configuration, owner, report directory, listeners.
+/// Everything before the election: configuration, owner, report directory, listeners.
 async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Failure> {
     let (reference, listen) = match (environment.config_map(), environment.listen_address()) {
         (Ok(reference), Ok(listen)) => (reference, listen),
@@ -90,6 +93,7 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
     .map_err(|error| vec![error.to_string()])?;
     let reports = open_reports(&config).await?;
     let listeners = Listeners::bind(listen, &config).await?;
+    let identity = identity(environment, listen, &config);
     let settings = Settings {
         owner: top_owner(&cluster, environment.pod_name.as_deref()).await,
         instance: environment
@@ -111,6 +115,7 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
     };
     Ok(Started {
         settings,
+        identity,
         ports,
         listeners,
         extension,
@@ -120,9 +125,26 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
 /// What is ready to run.
 struct Started {
     settings: Settings,
+    identity: Identity,
     ports: RealPorts,
     listeners: Listeners,
     extension: Extension,
+}
+
+/// The pod's name, so that a container that is restarted in its pod takes its own Lease back at once. A process that knows no
+/// name must not take another one's.
+fn identity(environment: &Environment, listen: Option<IpAddr>, config: &Config) -> Identity {
+    let listen = listen.filter(|address| !address.is_unspecified());
+    let host = (listen.map(|address| address.to_string())).or_else(|| environment.pod_ip.clone());
+    let nameless = || format!("{}-{}", config.name, OsEntropy.uuid());
+    Identity {
+        name: environment.pod_name.clone().unwrap_or_else(nameless),
+        address: host.map(|host| ReplicaAddress {
+            host,
+            callback_port: config.callback_service_port,
+            file_server_port: config.file_server_port,
+        }),
+    }
 }
 
 /// Repeats a read while its failure is transient, a few times.
@@ -244,13 +266,14 @@ async fn bind_everywhere(port: u16) -> std::io::Result<TcpListener> {
     }
 }
 
-/// Runs the loop and the servers until a signal, or until one of them ends by itself.
+/// Runs the replica and the servers until a signal, or until one of them ends by itself.
 async fn supervise(
     started: Started,
     signals: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), Failure> {
     let Started {
         settings,
+        identity,
         ports,
         listeners,
         extension,
@@ -259,7 +282,7 @@ async fn supervise(
     let metrics = Arc::new(Metrics::new(&settings.config));
     let limits = settings.config.callback_body_limit;
     let reports = ports.reports.clone();
-    let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
+    let (replica, handle) = Replica::new(settings, identity, ports, Arc::clone(&metrics));
     let routers = [
         (
             listeners.callback,
@@ -281,11 +304,11 @@ async fn supervise(
         let router = http::catch_panics(router, Arc::clone(&metrics));
         servers.spawn(serve(listener, router, shutdown.clone()));
     }
-    let mut controller = tokio::spawn(controller.run());
-    let mut background = pin!(extension::run_tasks(extension.tasks.into()));
+    let mut replica = tokio::spawn(replica.run());
+    let mut background = pin!(while_leading(&handle, extension.tasks.into()));
     tokio::select! {
-        () = signals => drain(&handle, &shutdown, &mut servers).await,
-        ended = &mut controller => {
+        () = signals => {}
+        ended = &mut replica => {
             error!("the controller's loop has ended");
             return Err(vec![format!("the controller's loop has ended: {}", cause(&ended))]);
         }
@@ -296,8 +319,19 @@ async fn supervise(
             return Err(vec![failure]);
         }
     }
-    controller.abort();
+    shut_down(&handle, replica, &shutdown, &mut servers).await;
     Ok(())
+}
+
+/// Runs the tasks whenever this replica leads; ends with a line about the first that fails.
+async fn while_leading(handle: &ReplicaHandle, tasks: Arc<[extension::Task]>) -> String {
+    loop {
+        handle.until_leading(true).await;
+        tokio::select! {
+            failure = extension::run_tasks(Arc::clone(&tasks)) => return failure,
+            () = handle.until_leading(false) => {}
+        }
+    }
 }
 
 fn cause<T>(ended: &Result<T, tokio::task::JoinError>) -> String {
@@ -307,17 +341,29 @@ fn cause<T>(ended: &Result<T, tokio::task::JoinError>) -> String {
     }
 }
 
-async fn drain(handle: &ControllerHandle, shutdown: &CancellationToken, servers: &mut JoinSet<()>) {
+/// The lease first: another replica goes on while the requests under way here are answered.
+async fn shut_down(
+    handle: &ReplicaHandle,
+    mut replica: JoinHandle<()>,
+    shutdown: &CancellationToken,
+    servers: &mut JoinSet<()>,
+) {
     info!("shutting down");
-    handle.stop_schedule().await;
-    shutdown.cancel();
-    let drained = async { while servers.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+    let ended = async {
+        handle.hand_over();
+        if let Err(error) = (&mut replica).await {
+            error!(error = %error, "the controller's loop has ended");
+        }
+        shutdown.cancel();
+        while servers.join_next().await.is_some() {}
+    };
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
         warn!(
-            timeout_s = DRAIN_TIMEOUT.as_secs(),
+            timeout_s = SHUTDOWN_TIMEOUT.as_secs(),
             "requests under way were cut off"
         );
     }
+    replica.abort();
 }
 
 pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {

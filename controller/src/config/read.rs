@@ -26,9 +26,6 @@ type IsDefault = fn(&Config) -> bool;
 /// builds the feature removes its row.
 #[rustfmt::skip]
 const WITHOUT_EFFECT: &[(&str, IsDefault)] = &[
-    ("leaderElection.leaseDuration", |c| c.leader_election.lease_duration == leadership::LEASE_DURATION),
-    ("leaderElection.renewDeadline", |c| c.leader_election.renew_deadline == leadership::RENEW_DEADLINE),
-    ("leaderElection.retryPeriod", |c| c.leader_election.retry_period == leadership::RETRY_PERIOD),
     ("concurrencyPolicy", |c| c.concurrency_policy == ConcurrencyPolicy::default()),
     ("callbackAuth", |c| c.callback_auth == CallbackAuth::default()),
     ("reportQuota", |c| c.report_quota_bytes.is_none()),

@@ -9,7 +9,7 @@ pub const VERSION: &str = "com_github_bakito_batch_job_controller";
 pub const OWN_PREFIX: &str = "batch_job_controller";
 
 /// The controller's own families, behind [`OWN_PREFIX`] and an underscore.
-pub const OWN: [&str; 15] = [
+pub const OWN: [&str; 16] = [
     "api_requests_total",
     "build_info",
     "callback_requests_total",
@@ -19,6 +19,7 @@ pub const OWN: [&str; 15] = [
     "executions_total",
     "last_schedule_timestamp_seconds",
     "last_success_timestamp_seconds",
+    "leader",
     "next_schedule_timestamp_seconds",
     "node_failures_total",
     "nodes",

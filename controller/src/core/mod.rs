@@ -12,6 +12,8 @@ pub mod ids;
 pub mod invariants;
 pub mod job_pod;
 pub mod journal;
+pub mod leadership;
+pub mod lease;
 pub mod limits;
 pub mod media_type;
 pub mod metric_families;

@@ -1,6 +1,6 @@
 //! The callback API: `POST /report/{node}/{execution}/result|file|event`.
 //!
-//! Of several faults the first is answered: unknown path 404, method 405, pair 406, size 413, content 400, name taken 409, no
+//! Of several faults the first is answered: unknown path 404, method 405, not the leader 503, pair 406, size 413, content 400, name taken 409, no
 //! space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
 //! are small and read whole. Answers are one line of text for the job's author.
 
@@ -32,8 +32,18 @@ use crate::ports::entropy::Entropy;
 use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreErrorKind};
 use crate::runtime::event::PostEventError;
 use crate::runtime::handle::ControllerHandle;
+use crate::runtime::replica::{NotLeading, ReplicaHandle};
 
-/// What the handlers share.
+/// What requests share.
+#[derive(Debug, Clone)]
+struct Api<R, E> {
+    replica: ReplicaHandle,
+    reports: R,
+    entropy: E,
+    limits: CallbackBodyLimit,
+}
+
+/// What a request has while this replica leads.
 #[derive(Debug, Clone)]
 struct Callbacks<R, E> {
     handle: ControllerHandle,
@@ -51,13 +61,13 @@ struct Caller {
 
 /// The router of the callback port.
 pub fn router<R: ReportStore, E: Entropy>(
-    handle: ControllerHandle,
+    replica: impl Into<ReplicaHandle>,
     reports: R,
     entropy: E,
     limits: CallbackBodyLimit,
 ) -> Router {
-    let callbacks = Callbacks {
-        handle,
+    let api = Api {
+        replica: replica.into(),
         reports,
         entropy,
         limits,
@@ -65,12 +75,12 @@ pub fn router<R: ReportStore, E: Entropy>(
     Router::new()
         .fallback(dispatch::<R, E>)
         .layer(DefaultBodyLimit::disable())
-        .with_state(callbacks)
+        .with_state(api)
 }
 
 /// Answers every request, and counts the answers by endpoint and code.
 async fn dispatch<R: ReportStore, E: Entropy>(
-    State(callbacks): State<Callbacks<R, E>>,
+    State(api): State<Api<R, E>>,
     request: Request,
 ) -> Response {
     let target = Target::parse(request.uri().path());
@@ -78,23 +88,36 @@ async fn dispatch<R: ReportStore, E: Entropy>(
         .as_ref()
         .map_or("other", |target| target.endpoint.as_str());
     let answer = match target {
-        Ok(target) => callbacks.answer(target, request).await,
+        Ok(target) => api.answer(target, request).await,
         Err(error) => Err(error),
     };
     let response = answer.into_response();
-    callbacks
-        .handle
+    api.replica
         .metrics()
         .own()
         .callback_answered(label, response.status().as_u16());
     response
 }
 
-impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
+impl<R: ReportStore, E: Entropy> Api<R, E> {
     async fn answer(&self, target: Target, request: Request) -> Result<(), HttpError> {
         if request.method() != Method::POST {
             return Err(HttpError::method_not_allowed("POST"));
         }
+        // The one place where it is decided what a replica does that does not lead: it asks to come again.
+        let handle = self.replica.leading().map_err(|why| not_here(&why))?;
+        let callbacks = Callbacks {
+            handle,
+            reports: self.reports.clone(),
+            entropy: self.entropy.clone(),
+            limits: self.limits,
+        };
+        callbacks.answer(target, request).await
+    }
+}
+
+impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
+    async fn answer(&self, target: Target, request: Request) -> Result<(), HttpError> {
         let caller = self.admit(target.node, &target.execution)?;
         if self.handle.admits_every_pair() {
             // Here any execution may be posted to, also one that left the history. Where this fails, storing says so.
@@ -184,6 +207,10 @@ fn check_announced_length(request: &Request<Body>, limit: u64) -> Result<(), Htt
 fn announced_length(request: &Request<Body>) -> Option<u64> {
     let announced = request.headers().get(header::CONTENT_LENGTH)?;
     announced.to_str().ok()?.parse().ok()
+}
+
+fn not_here(why: &NotLeading) -> HttpError {
+    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, why.to_string())
 }
 
 fn not_admitted() -> HttpError {

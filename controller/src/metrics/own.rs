@@ -57,6 +57,7 @@ impl Decision {
 #[derive(Debug)]
 pub struct OwnMetrics {
     registry: Registry,
+    leader: IntGauge,
     execution_in_progress: IntGauge,
     nodes: IntGaugeVec,
     node_failures: IntCounterVec,
@@ -76,15 +77,13 @@ pub struct OwnMetrics {
 impl OwnMetrics {
     pub(super) fn new() -> Self {
         let registry = Registry::new();
-        let info = gauge_vec(
-            &registry,
-            "build_info",
-            "The version that runs; the value is always 1.",
-            &["version"],
-        );
-        info.with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1.0);
+        build_info(&registry);
         let own = Self {
+            leader: int_gauge(
+                &registry,
+                "leader",
+                "1 while this process leads, 0 while it stands by.",
+            ),
             execution_in_progress: int_gauge(
                 &registry,
                 "execution_in_progress",
@@ -191,6 +190,20 @@ impl OwnMetrics {
             self.dropped_ticks
                 .with_label_values(&["drop", decision.as_str()])
                 .inc_by(0);
+        }
+    }
+
+    /// Whether this process leads.
+    pub fn leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    pub(super) fn stop_leading(&self) {
+        self.leader(false);
+        self.execution_in_progress.set(0);
+        self.next_schedule(None);
+        for state in NodeState::ALL {
+            self.nodes(state, 0);
         }
     }
 
@@ -304,6 +317,17 @@ where
         .register(Box::new(metric.clone()))
         .expect("names of this file are unique");
     metric
+}
+
+fn build_info(registry: &Registry) {
+    let info = gauge_vec(
+        registry,
+        "build_info",
+        "The version that runs; the value is always 1.",
+        &["version"],
+    );
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")])
+        .set(1.0);
 }
 
 fn opts(suffix: &str, help: &str) -> Opts {

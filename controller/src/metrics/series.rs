@@ -120,6 +120,13 @@ impl SeriesStore {
         }
     }
 
+    pub(super) fn clear(&mut self) {
+        self.executions.clear();
+        self.current = None;
+        self.count = 0;
+        self.outlived.clear();
+    }
+
     pub(super) fn execution_started<'a>(
         &mut self,
         id: &ExecutionId,

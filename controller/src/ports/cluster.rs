@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::error::ClusterError;
 use crate::core::ids::ExecutionId;
+pub use crate::core::lease::{LeaseRecord, LeaseView};
 pub use crate::core::views::{NodeView, PodPhase, PodView};
 
 /// Objects a page of a list: 100 nodes are about 1.2 MB of JSON, so that a list of any size costs a few megabytes of
@@ -181,4 +182,40 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         &self,
         pod: &str,
     ) -> impl Future<Output = Result<Option<OwnerReference>, ClusterError>> + Send;
+
+    /// A Lease of this namespace, as the API server has it now (never from an old cache).
+    ///
+    /// # Errors
+    /// `NotFound`, or transient.
+    fn get_lease(&self, name: &str)
+    -> impl Future<Output = Result<LeaseView, ClusterError>> + Send;
+
+    /// Creates a Lease; answers it as it then is.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or any other kind; where transient it may exist all the same.
+    fn create_lease(
+        &self,
+        name: &str,
+        record: &LeaseRecord,
+    ) -> impl Future<Output = Result<LeaseView, ClusterError>> + Send;
+
+    /// Replaces what a Lease says, if it still is of that version; labels and annotations of others stay. Answers it as it
+    /// then is.
+    ///
+    /// # Errors
+    /// `Conflict` where it has changed since, `NotFound`, or transient: then it may have been done all the same.
+    fn update_lease(
+        &self,
+        name: &str,
+        version: &str,
+        record: &LeaseRecord,
+    ) -> impl Future<Output = Result<LeaseView, ClusterError>> + Send;
+
+    /// Watches one Lease: first as it is, where there is one, then every change; none when it is deleted. What it shows may be
+    /// old, and it ends now and then, or with an error item; the caller begins again after a pause.
+    fn watch_lease(
+        &self,
+        name: &str,
+    ) -> impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Send;
 }

@@ -13,10 +13,12 @@ use futures::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::cluster::{
-    Cluster, PodPhase, PodView, PodWatchEvent, STATE_KEY, ServiceAddress, StateDocument, WatchEvent,
+    Cluster, LeaseRecord, LeaseView, PodPhase, PodView, PodWatchEvent, STATE_KEY, ServiceAddress,
+    StateDocument, WatchEvent,
 };
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::core::ids::ExecutionId;
+use crate::core::lease::ReplicaAddress;
 use crate::core::views::Waiting;
 
 /// The namespace that the implementation under test is bound to; it exists.
@@ -49,6 +51,12 @@ pub trait Control {
 
     /// Deletes a node.
     fn delete_node(&mut self, node: &str) -> impl Future<Output = ()>;
+
+    /// Deletes a Lease of [`NAMESPACE`].
+    fn delete_lease(&mut self, lease: &str) -> impl Future<Output = ()>;
+
+    /// A Lease of [`NAMESPACE`], whole.
+    fn get_lease(&mut self, lease: &str) -> impl Future<Output = Value>;
 
     /// Lets a container of a pod of [`NAMESPACE`] print `text`.
     fn print(&mut self, pod: &str, container: &str, text: &str) -> impl Future<Output = ()>;
@@ -686,4 +694,105 @@ pub async fn the_top_owner_is_found_through_the_replica_set(
             assert_eq!(top.uid, format!("uid-of-{}", top.name));
         }
     }
+}
+
+const LEASE: &str = "contract-leader-election";
+
+fn lease_record(holder: &str) -> LeaseRecord {
+    let time = |text: &str| text.parse().ok();
+    LeaseRecord {
+        holder: holder.to_owned(),
+        lease_duration: Duration::from_secs(15),
+        acquire_time: time("2026-01-01T03:42:00.000001Z"),
+        renew_time: time("2026-01-01T03:43:00.5Z"),
+        transitions: 3,
+        address: Some(ReplicaAddress {
+            host: "10.1.2.3".to_owned(),
+            callback_port: 8090,
+            file_server_port: 8080,
+        }),
+    }
+}
+
+/// A Lease says what was written, is created once, and is updated by whoever read its newest version.
+pub async fn a_lease_is_created_once_and_updated_at_the_version_read(cluster: impl Cluster) {
+    let first = lease_record("a");
+    let created = cluster.create_lease(LEASE, &first).await;
+    let created = created.expect("there is none yet");
+    assert_eq!(created.record, first);
+    assert_eq!(cluster.get_lease(LEASE).await, Ok(created.clone()));
+    let again = cluster.create_lease(LEASE, &first).await;
+    assert_eq!(kind(again), ClusterErrorKind::AlreadyExists);
+
+    let second = first.released(jiff::Timestamp::UNIX_EPOCH);
+    let version = &created.version;
+    let updated = cluster.update_lease(LEASE, version, &second).await;
+    let updated = updated.expect("the version is the newest");
+    assert_eq!(updated.record, second);
+    assert_ne!(updated.version, created.version);
+    let late = cluster.update_lease(LEASE, version, &first).await;
+    assert_eq!(kind(late), ClusterErrorKind::Conflict);
+    assert_eq!(cluster.get_lease(LEASE).await, Ok(updated));
+}
+
+/// A Lease that is not there is not found, and no update creates it.
+pub async fn a_lease_that_is_not_there_is_not_found(cluster: impl Cluster) {
+    let not_found = ClusterErrorKind::NotFound;
+    assert_eq!(kind(cluster.get_lease(LEASE).await), not_found);
+    let update = cluster.update_lease(LEASE, "1", &lease_record("a")).await;
+    assert_eq!(kind(update), not_found);
+    assert_eq!(kind(cluster.get_lease(LEASE).await), not_found);
+}
+
+/// A watched Lease is shown as it is, then every change, then that it is gone; other Leases are not shown.
+pub async fn a_watched_lease_is_shown_as_it_is_then_every_change_then_its_deletion(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    let created = cluster.create_lease(LEASE, &lease_record("a")).await;
+    let created = created.expect("there is none yet");
+    let mut watch = pin!(cluster.watch_lease(LEASE));
+    assert_eq!(shown(&mut watch).await, Some(created.clone()));
+    let other = cluster.create_lease("another", &lease_record("x")).await;
+    other.expect("there is none yet");
+    let updated = cluster
+        .update_lease(LEASE, &created.version, &lease_record("b"))
+        .await;
+    let updated = updated.expect("the version is the newest");
+    assert_eq!(shown(&mut watch).await, Some(updated));
+    control.delete_lease(LEASE).await;
+    assert_eq!(shown(&mut watch).await, None);
+    let again = cluster.create_lease(LEASE, &lease_record("c")).await;
+    assert_eq!(shown(&mut watch).await, again.ok());
+}
+
+async fn shown(
+    watch: &mut (impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Unpin),
+) -> Option<LeaseView> {
+    let next = tokio::time::timeout(PATIENCE, watch.next()).await;
+    let item = next.expect("the watch shows something");
+    item.expect("the watch goes on").expect("the watch is well")
+}
+
+/// Labels and annotations that others put on a Lease stay when it is renewed.
+pub async fn what_others_put_on_a_lease_stays(cluster: impl Cluster, mut control: impl Control) {
+    control
+        .create(json!({
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": LEASE, "namespace": NAMESPACE,
+                "labels": {"theirs": "label"}, "annotations": {"theirs": "annotation"},
+            },
+            "spec": {"holderIdentity": "", "leaseDurationSeconds": 15},
+        }))
+        .await;
+    let read = cluster.get_lease(LEASE).await.expect("it exists");
+    assert_eq!(read.record.holder, "");
+    let record = lease_record("a");
+    let updated = cluster.update_lease(LEASE, &read.version, &record).await;
+    assert_eq!(updated.expect("the version is the newest").record, record);
+    let metadata = &control.get_lease(LEASE).await["metadata"];
+    assert_eq!(metadata["labels"], json!({"theirs": "label"}));
+    assert_eq!(metadata["annotations"]["theirs"], "annotation");
 }

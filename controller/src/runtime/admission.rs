@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 use crate::core::ids::ExecutionId;
 use crate::core::names;
 use crate::core::report_name;
@@ -13,6 +15,7 @@ use crate::core::report_name;
 #[derive(Debug)]
 pub struct Admission {
     dev_mode: bool,
+    is_complete: watch::Sender<bool>,
     executions: RwLock<BTreeMap<ExecutionId, Admitted>>,
 }
 
@@ -29,8 +32,20 @@ impl Admission {
     pub fn new(dev_mode: bool) -> Self {
         Self {
             dev_mode,
+            is_complete: watch::Sender::new(false),
             executions: RwLock::default(),
         }
+    }
+
+    /// The execution in progress, if there is one, is known.
+    pub fn complete(&self) {
+        self.is_complete.send_replace(true);
+    }
+
+    /// Returns once the execution in progress is known: before that a pair that is not here may be one all the same.
+    pub async fn completed(&self) {
+        // The sender is here, so the wait ends well.
+        let _ = self.is_complete.subscribe().wait_for(|is| *is).await;
     }
 
     /// An execution begins with this frozen list.

@@ -39,7 +39,7 @@ pub(super) async fn tell<P: Ports>(
     let reason = announcement.reason.clone();
     let event = kubernetes_event(&api.ports, settings, announcement);
     let created = api
-        .call("create_event", api.cluster().create_event(event))
+        .write("create_event", api.cluster().create_event(event))
         .await;
     if let Err(error) = created {
         warn!(reason, error = %error, "event not created");

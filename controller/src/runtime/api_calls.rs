@@ -1,23 +1,46 @@
-//! Calls to the cluster on behalf of the loop: capped in flight, counted by outcome.
+//! Calls to the cluster on behalf of the loop: capped in flight, counted by outcome; writes only while this process leads.
+//!
+//! The election's own calls do not come through here: a renewal never waits behind creates.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::Ports;
+use super::fence::Fence;
 use crate::metrics::Metrics;
-use crate::ports::error::ClusterError;
+use crate::ports::clock::Clock as _;
+use crate::ports::error::{ClusterError, ClusterErrorKind};
 
 /// Calls in flight at once. A service account is sure of about 25 seats at the API server (*workload-low*); this stays
 /// within them and leaves room for the watch and lease renewals.
 pub(super) const MAX_IN_FLIGHT: usize = 16;
+
+/// What a leader's writes are bound by.
+#[derive(Debug, Clone)]
+pub(super) struct WriteBounds {
+    /// Whether one may begin.
+    pub(super) fence: Fence,
+    /// How long one may take: none of a former leader is under way when the next one acts.
+    pub(super) limit: Duration,
+}
 
 /// The cluster behind the cap and the counters. Cheap to clone.
 #[derive(Debug)]
 pub(super) struct ApiCalls<P: Ports> {
     pub(super) ports: P,
     permits: Arc<Semaphore>,
+    writes: Arc<watch::Sender<Writes>>,
+    bounds: WriteBounds,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Writes {
+    in_flight: usize,
+    /// No further one begins.
+    are_closed: bool,
 }
 
 impl<P: Ports> Clone for ApiCalls<P> {
@@ -25,16 +48,29 @@ impl<P: Ports> Clone for ApiCalls<P> {
         Self {
             ports: self.ports.clone(),
             permits: Arc::clone(&self.permits),
+            writes: Arc::clone(&self.writes),
+            bounds: self.bounds.clone(),
             metrics: Arc::clone(&self.metrics),
         }
     }
 }
 
+/// A write in flight, until it is dropped.
+struct InFlight<'a>(&'a watch::Sender<Writes>);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|writes| writes.in_flight -= 1);
+    }
+}
+
 impl<P: Ports> ApiCalls<P> {
-    pub(super) fn new(ports: P, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(ports: P, bounds: WriteBounds, metrics: Arc<Metrics>) -> Self {
         Self {
             ports,
             permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            writes: Arc::default(),
+            bounds,
             metrics,
         }
     }
@@ -44,7 +80,13 @@ impl<P: Ports> ApiCalls<P> {
         self.ports.cluster()
     }
 
-    /// Waits for its turn, calls, counts. `call` does nothing before it is polled; the permit is held until it has ended.
+    /// Returns once this process may act as the leader.
+    pub(super) async fn pass_fence(&self) {
+        self.bounds.fence.pass(self.ports.clock()).await;
+    }
+
+    /// A read: waits for its turn, calls, counts. `call` does nothing before it is polled; the permit is held until it has
+    /// ended.
     pub(super) async fn call<T>(
         &self,
         verb: &'static str,
@@ -56,8 +98,77 @@ impl<P: Ports> ApiCalls<P> {
         result
     }
 
+    /// A write: as [`Self::call`], but it begins only while this process leads, and is given up after the time a write may
+    /// take: then its outcome is unknown.
+    pub(super) async fn write<T>(
+        &self,
+        verb: &'static str,
+        call: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        let limit = self.bounds.limit;
+        let bounded = async {
+            let clock = self.ports.clock();
+            tokio::select! {
+                biased;
+                result = call => result,
+                () = clock.sleep_until(clock.monotonic().after(limit)) => Err(no_answer(limit)),
+            }
+        };
+        self.write_of_any_length(verb, bounded).await
+    }
+
+    /// A write that does no harm however late it is done, and may take long: the deletion of an older execution's pods.
+    pub(super) async fn write_of_any_length<T>(
+        &self,
+        verb: &'static str,
+        call: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        loop {
+            let permit = self.permit().await;
+            if !self.bounds.fence.is_open(self.ports.clock().monotonic()) {
+                drop(permit);
+                self.pass_fence().await;
+                continue;
+            }
+            let Some(_in_flight) = self.begin_write() else {
+                drop(permit);
+                // The process is about to end, and drops who waits here.
+                return std::future::pending().await;
+            };
+            let result = call.await;
+            self.metrics.own().api_request(verb, &result);
+            return result;
+        }
+    }
+
+    /// Lets no further write begin: what waits for its turn waits for ever.
+    pub(super) fn close_writes(&self) {
+        self.writes.send_modify(|writes| writes.are_closed = true);
+    }
+
+    /// Writes that were sent and not answered.
+    pub(super) fn writes_in_flight(&self) -> usize {
+        self.writes.borrow().in_flight
+    }
+
+    fn begin_write(&self) -> Option<InFlight<'_>> {
+        let has_begun = self.writes.send_if_modified(|writes| {
+            writes.in_flight += usize::from(!writes.are_closed);
+            !writes.are_closed
+        });
+        has_begun.then(|| InFlight(&self.writes))
+    }
+
     async fn permit(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.permits.acquire().await.ok()
     }
+}
+
+/// What an API server that does not answer in time comes to.
+pub(super) fn no_answer(limit: Duration) -> ClusterError {
+    ClusterError::new(
+        ClusterErrorKind::Unavailable,
+        format!("no answer from the API server within {limit:?}"),
+    )
 }

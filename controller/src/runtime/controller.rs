@@ -14,17 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{info, warn};
 
 use self::schedule::ScheduleState;
 use super::admission::Admission;
-use super::api_calls::ApiCalls;
+use super::api_calls::{ApiCalls, WriteBounds};
 use super::event::Event;
+use super::fence::Fence;
 use super::handle::ControllerHandle;
 use super::journal::{Journal, JournalWrites};
 use super::preparation::{Due, NotPrepared, Preparation, Prepared};
+use super::replica::timing;
 use super::state_record::StateHandle;
 use super::summary_writes::SummaryWrites;
 use super::{Ports, Settings, watches};
@@ -59,6 +61,7 @@ pub struct Controller<P: Ports> {
     events_sender: mpsc::Sender<Event>,
     tasks: JoinSet<Option<Event>>,
     schedule: ScheduleState,
+    may_run_on_startup: bool,
     state: StateHandle<P>,
     /// Of this leader; none before it has taken over.
     epoch: Option<u64>,
@@ -74,6 +77,8 @@ pub struct Controller<P: Ports> {
     /// The newest execution that has ended: what still arrives for it amends its summary.
     ended: Option<Execution>,
     summaries: SummaryWrites,
+    /// Who waits for the writes in flight to be answered.
+    settling: Option<oneshot::Sender<()>>,
     /// Said once: the number hardly changes from one execution to the next.
     has_warned_of_series: bool,
 }
@@ -90,13 +95,44 @@ struct Current<R> {
     logged_tenths: usize,
 }
 
+/// What a leadership begins with.
+#[derive(Debug)]
+pub(super) struct Term {
+    /// What its writes are bound by.
+    pub(super) writes: WriteBounds,
+    /// Whether `runOnStartup` counts: not for who takes over.
+    pub(super) may_run_on_startup: bool,
+}
+
 impl<P: Ports> Controller<P> {
-    /// A controller that begins its schedule now. The pod watch runs as one of its tasks.
+    /// A controller that is the only one, as [`Self::leading`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(settings: Settings, ports: P, metrics: Arc<Metrics>) -> (Self, ControllerHandle) {
+        let timing = timing(&settings.config.leader_election);
+        let term = Term {
+            writes: WriteBounds {
+                fence: Fence::open(),
+                limit: timing.write_limit(),
+            },
+            may_run_on_startup: true,
+        };
+        Self::leading(settings, ports, metrics, term)
+    }
+
+    /// A controller that begins its schedule now. The pod watch runs as one of its tasks.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    #[must_use]
+    pub(super) fn leading(
+        settings: Settings,
+        ports: P,
+        metrics: Arc<Metrics>,
+        term: Term,
+    ) -> (Self, ControllerHandle) {
         let (sender, events) = mpsc::channel(QUEUE_LENGTH);
         let admission = Arc::new(Admission::new(settings.dev_mode));
         let handle =
@@ -112,7 +148,7 @@ impl<P: Ports> Controller<P> {
             watch.await;
             None
         });
-        let api = ApiCalls::new(ports, Arc::clone(&metrics));
+        let api = ApiCalls::new(ports, term.writes, Arc::clone(&metrics));
         let controller = Self {
             state: StateHandle::new(api.clone(), &settings.config.name),
             settings: Arc::new(settings),
@@ -122,6 +158,7 @@ impl<P: Ports> Controller<P> {
             kept: BTreeSet::new(),
             journal_writes: JournalWrites::default(),
             closing: None,
+            may_run_on_startup: term.may_run_on_startup,
             metrics,
             admission,
             events,
@@ -132,6 +169,7 @@ impl<P: Ports> Controller<P> {
             current: None,
             ended: None,
             summaries: SummaryWrites::default(),
+            settling: None,
             has_warned_of_series: false,
         };
         (controller, handle)
@@ -142,21 +180,40 @@ impl<P: Ports> Controller<P> {
     /// # Panics
     /// With the panic of a task.
     pub async fn run(mut self) {
+        self.api.pass_fence().await;
         self.recover();
         loop {
             self.on_time();
             let clock = self.api.ports.clock().clone();
             let wakeup = clock.sleep_until(self.next_wakeup());
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
-                Some(event) = self.events.recv() => self.handle(event),
-                Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(Some(event)) => self.handle(event),
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Ok(None) | Err(_) => {}
-                },
-                () = wakeup => {}
+                event = self.events.recv() => event,
+                Some(ended) = self.tasks.join_next() => event_of(ended),
+                () = wakeup => None,
+            };
+            // Time may have passed while this stood still: nothing is decided by who may not lead any more.
+            self.api.pass_fence().await;
+            if let Some(event) = event {
+                self.handle(event);
             }
+            self.settle();
+        }
+    }
+
+    /// Answers who waits once every write that was sent is answered, and the answers are taken in.
+    fn settle(&mut self) {
+        if self.settling.is_none() || self.api.writes_in_flight() > 0 {
+            return;
+        }
+        while let Some(ended) = self.tasks.try_join_next() {
+            if let Some(event) = event_of(ended) {
+                self.handle(event);
+            }
+        }
+        if let Some(settling) = self.settling.take() {
+            // Nobody waits any more: it took too long.
+            let _ = settling.send(());
         }
     }
 
@@ -325,6 +382,10 @@ impl<P: Ports> Controller<P> {
                 execution,
                 is_written,
             } => self.summary_written(&execution, is_written),
+            Event::Settle(reply) => {
+                self.api.close_writes();
+                self.settling = Some(reply);
+            }
             Event::StopSchedule => {
                 info!("schedule stopped");
                 self.schedule = ScheduleState {
@@ -487,6 +548,15 @@ impl<P: Ports> Controller<P> {
         self.current
             .as_ref()
             .is_some_and(|current| current.execution.id() == id)
+    }
+}
+
+/// What a task has to tell.
+fn event_of(ended: Result<Option<Event>, JoinError>) -> Option<Event> {
+    match ended {
+        Ok(event) => event,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
     }
 }
 

@@ -57,6 +57,8 @@ pub(super) enum Event {
     },
     /// The process is about to end.
     StopSchedule,
+    /// No further write begins; the reply when those in flight are answered.
+    Settle(oneshot::Sender<()>),
 }
 
 /// What arrived at the callback API.

@@ -44,6 +44,11 @@ impl ControllerHandle {
         !self.events.is_closed()
     }
 
+    /// Returns once the loop has taken up what its predecessor left. Cancel safe.
+    pub async fn recovered(&self) {
+        self.admission.completed().await;
+    }
+
     /// The execution of a pair that may call back; none where it may not.
     #[must_use]
     pub fn admits(&self, node: &str, execution: &str) -> Option<ExecutionId> {
@@ -133,6 +138,19 @@ impl ControllerHandle {
     pub async fn stop_schedule(&self) {
         // A loop that is gone has stopped already.
         let _ = self.events.send(Event::StopSchedule).await;
+    }
+
+    /// Lets no further write to the cluster begin, and returns when those in flight are answered.
+    pub async fn settle(&self) {
+        let (reply, settled) = oneshot::channel();
+        if self.events.send(Event::Settle(reply)).await.is_ok() {
+            // A loop that has ended has nothing in flight.
+            let _ = settled.await;
+        }
+    }
+
+    pub(super) fn shared_metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     async fn send(&self, callback: Callback) -> Result<(), PostEventError> {

@@ -52,7 +52,7 @@ pub(super) async fn post<P: Ports>(
         api.ports.entropy().uuid(),
     );
     let created = api
-        .call("create_event", api.cluster().create_event(event))
+        .write("create_event", api.cluster().create_event(event))
         .await;
     created.map_err(PostEventError::Cluster)
 }

@@ -165,7 +165,7 @@ impl<P: Ports> StateHandle<P> {
         let text = record.text();
         let version = known.version.as_deref();
         let write = self.api.cluster().write_state(&self.name, version, &text);
-        let version = self.api.call("update_state", write).await?;
+        let version = self.api.write("update_state", write).await?;
         *known = Known {
             version: Some(version),
             record,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::ports::cluster::{
-    Cluster, NodeView, NodeWatchEvent, PodPhase, PodView, PodWatchEvent, ServiceAddress,
-    StateDocument,
+    Cluster, LeaseRecord, LeaseView, NodeView, NodeWatchEvent, PodPhase, PodView, PodWatchEvent,
+    ServiceAddress, StateDocument,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -72,6 +72,7 @@ pub struct State {
     pub calls: usize,
     /// The state record.
     pub record: Option<StateDocument>,
+    pub lease: Option<LeaseView>,
     watchers: Vec<mpsc::UnboundedSender<WatchItem>>,
     node_watchers: Vec<mpsc::UnboundedSender<NodeWatchItem>>,
     uids: u64,
@@ -153,6 +154,17 @@ impl State {
         if is_owned {
             self.tell(&PodWatchEvent::Applied(pod));
         }
+    }
+
+    /// Writes the Lease, whatever its version.
+    pub fn put_lease(&mut self, record: LeaseRecord) -> LeaseView {
+        self.uids += 1;
+        let lease = LeaseView {
+            version: self.uids.to_string(),
+            record,
+        };
+        self.lease = Some(lease.clone());
+        lease
     }
 
     fn take(&mut self, name: &str) {
@@ -457,5 +469,51 @@ impl Cluster for TestCluster {
 
     async fn top_owner(&self, _: &str) -> Result<Option<OwnerReference>, ClusterError> {
         Ok(None)
+    }
+
+    async fn get_lease(&self, _: &str) -> Result<LeaseView, ClusterError> {
+        self.fault("get_lease")?;
+        self.look(|state| state.lease.clone())
+            .ok_or_else(|| error(ClusterErrorKind::NotFound))
+    }
+
+    async fn create_lease(&self, _: &str, record: &LeaseRecord) -> Result<LeaseView, ClusterError> {
+        self.fault("create_lease")?;
+        self.change(|state| match &state.lease {
+            Some(_) => Err(error(ClusterErrorKind::AlreadyExists)),
+            None => Ok(state.put_lease(record.clone())),
+        })
+    }
+
+    async fn update_lease(
+        &self,
+        _: &str,
+        version: &str,
+        record: &LeaseRecord,
+    ) -> Result<LeaseView, ClusterError> {
+        self.fault("update_lease")?;
+        self.change(|state| match &state.lease {
+            None => Err(error(ClusterErrorKind::NotFound)),
+            Some(lease) if lease.version == version => Ok(state.put_lease(record.clone())),
+            Some(_) => Err(error(ClusterErrorKind::Conflict)),
+        })
+    }
+
+    fn watch_lease(
+        &self,
+        _: &str,
+    ) -> impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Send {
+        let changes = self.changes.subscribe();
+        let start = (self.clone(), changes, None);
+        stream::unfold(start, |(cluster, mut changes, mut shown)| async move {
+            loop {
+                let lease = cluster.look(|state| state.lease.clone());
+                if lease != shown {
+                    shown.clone_from(&lease);
+                    return Some((Ok(lease), (cluster, changes, shown)));
+                }
+                changes.changed().await.ok()?;
+            }
+        })
     }
 }

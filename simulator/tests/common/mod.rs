@@ -88,6 +88,14 @@ impl Control for Others {
             .unwrap();
     }
 
+    async fn delete_lease(&mut self, lease: &str) {
+        let now = self.api.now();
+        let target = Target::new(&resource::LEASES, NAMESPACE, lease);
+        self.api
+            .with_state(|state| state.delete(now, target, &DeleteOptions::now()))
+            .unwrap();
+    }
+
     async fn set_node_status(&mut self, node: &str, status: Value) {
         let target = Target::cluster(&resource::NODES, node);
         let write = |object: &mut simulator::state::Object| object.set("status", status);
@@ -102,6 +110,12 @@ impl Control for Others {
         self.api
             .with_state(|state| state.delete(now, target, &DeleteOptions::now()))
             .unwrap();
+    }
+
+    async fn get_lease(&mut self, lease: &str) -> Value {
+        let target = Target::new(&resource::LEASES, NAMESPACE, lease);
+        let lease = self.api.read(|state| state.get(target)).unwrap();
+        lease.to_value(&resource::LEASES)
     }
 
     async fn print(&mut self, pod: &str, container: &str, text: &str) {
@@ -145,7 +159,9 @@ macro_rules! contract {
                 an_invalid_pod_is_refused
                 what_does_not_exist_is_not_found
                 a_label_that_is_no_execution_id_is_none
-                a_watch_of_nothing_begins_too;
+                a_watch_of_nothing_begins_too
+                a_lease_is_created_once_and_updated_at_the_version_read
+                a_lease_that_is_not_there_is_not_found;
             with_others:
                 nodes_are_listed_by_name_over_all_pages
                 nodes_are_watched_from_what_is_there
@@ -165,6 +181,8 @@ macro_rules! contract {
                 the_state_record_changes_only_from_the_version_read
                 a_service_is_reached_by_address_or_by_name
                 the_top_owner_is_found_through_the_replica_set
+                a_watched_lease_is_shown_as_it_is_then_every_change_then_its_deletion
+                what_others_put_on_a_lease_stays
         }
     };
 }

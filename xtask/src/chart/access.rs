@@ -68,18 +68,21 @@ impl Access {
             [resource, name, subresource] => (format!("{resource}/{subresource}"), Some(*name)),
             _ => bail!("{} {path} asks for no resource", request.method),
         };
+        let is_single = name.is_some();
+        // Who selects one object by its name needs no more than the right to that one.
+        let name = name.or_else(|| selected_name(query));
         let is_watch = query
             .split('&')
             .any(|pair| pair == "watch=true" || pair == "watch=1");
-        let verb = match (request.method.as_str(), name) {
+        let verb = match (request.method.as_str(), is_single) {
             ("GET", _) if is_watch => "watch",
-            ("GET", None) => "list",
-            ("GET", Some(_)) => "get",
+            ("GET", false) => "list",
+            ("GET", true) => "get",
             ("POST", _) => "create",
             ("PUT", _) => "update",
             ("PATCH", _) => "patch",
-            ("DELETE", None) => "deletecollection",
-            ("DELETE", Some(_)) => "delete",
+            ("DELETE", false) => "deletecollection",
+            ("DELETE", true) => "delete",
             (method, _) => bail!("{method} is no verb"),
         };
         Ok(Self {
@@ -99,6 +102,15 @@ impl Access {
             && (self.namespace.is_none() || self.namespace == needed.namespace)
             && (self.name.is_none() || self.name == needed.name)
     }
+}
+
+/// The one name that a field selector lets through.
+fn selected_name(query: &str) -> Option<&str> {
+    let selector = (query.split('&')).find_map(|pair| pair.strip_prefix("fieldSelector="))?;
+    let field = selector.strip_prefix("metadata.name")?;
+    field
+        .strip_prefix("%3D")
+        .or_else(|| field.strip_prefix('='))
 }
 
 /// What the roles of a rendering grant to the account of the controller's pod.
@@ -230,6 +242,11 @@ mod tests {
                 "delete pods named p in a",
             ),
             ("GET", "/api/v1/namespaces/a", "get namespaces named a"),
+            (
+                "GET",
+                "/apis/coordination.k8s.io/v1/namespaces/a/leases?&watch=true&fieldSelector=metadata.name%3Dl&resourceVersion=0",
+                "watch leases.coordination.k8s.io named l in a",
+            ),
         ] {
             assert_eq!(needed(method, target).to_string(), access);
         }

@@ -53,7 +53,7 @@ impl<R: ReportStore> Creation<R> {
         let (index, attempt) = (self.index, self.attempt);
         let pod = self.render().map_err(CreateError::Template)?;
         self.note(&api).await;
-        match api.call("create_pod", api.cluster().create_pod(pod)).await {
+        match api.write("create_pod", api.cluster().create_pod(pod)).await {
             Ok(pod) => Ok(execution::Event::Created {
                 index,
                 attempt,

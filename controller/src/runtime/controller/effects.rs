@@ -69,7 +69,7 @@ impl<P: Ports> Controller<P> {
         let api = self.api.clone();
         self.spawn_answer(async move {
             let deleted = api
-                .call("delete_pods", api.cluster().delete_pods(&previous))
+                .write_of_any_length("delete_pods", api.cluster().delete_pods(&previous))
                 .await;
             execution::Event::PreviousPodsDeleted {
                 execution: previous,
@@ -83,7 +83,7 @@ impl<P: Ports> Controller<P> {
         let api = self.api.clone();
         self.spawn(async move {
             let call = api.cluster().delete_pod(&pod_name, &uid);
-            let result = api.call("delete_pod", call).await;
+            let result = api.write("delete_pod", call).await;
             if let Err(error) = &result
                 && !matches!(
                     error.kind,

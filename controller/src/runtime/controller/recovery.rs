@@ -44,8 +44,8 @@ impl<P: Ports> Controller<P> {
         let last = record.last_scheduled_time.unwrap_or(now.wall);
         self.schedule.next = config.schedule.next_after(last);
         let may_start = matches!(recovered.in_progress, InProgress::Nothing);
-        self.schedule.startup =
-            (config.run_on_startup && may_start).then(|| now.monotonic.after(config.startup_delay));
+        self.schedule.startup = (config.run_on_startup && self.may_run_on_startup && may_start)
+            .then(|| now.monotonic.after(config.startup_delay));
         self.metrics.own().next_schedule(self.schedule.next);
         info!(
             epoch = record.epoch,
@@ -65,6 +65,7 @@ impl<P: Ports> Controller<P> {
                 self.export_ends();
             }
         }
+        self.admission.complete();
         let reports = self.api.ports.reports().clone();
         let limit = self.settings.config.callback_body_limit.result_bytes;
         let restore = history::restore(reports, recovered.kept, limit, self.events_sender.clone());
