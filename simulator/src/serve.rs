@@ -1,8 +1,8 @@
-//! `simulator serve`: the simulated cluster as a process, over plain HTTP on 127.0.0.1, in real time.
+//! `simulator serve`: the simulated cluster as a process, over plain HTTP, on 127.0.0.1 unless told otherwise, in real time.
 
 use std::future::Future;
 use std::io::{ErrorKind, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -32,15 +32,19 @@ use crate::rng::Seed;
 use crate::routing::{self, Route, SERVICE_NAME_LABEL};
 use crate::state::{self, State, Stored, resource};
 
-/// Serves a simulated Kubernetes cluster on 127.0.0.1, over plain HTTP and without credentials
+/// Serves a simulated Kubernetes cluster, over plain HTTP and without credentials
 ///
-/// Prints one line, `ready http://127.0.0.1:PORT kubeconfig=FILE`, once it serves, and ends on Ctrl-C or SIGTERM. Point
+/// Prints one line, `ready http://ADDRESS:PORT kubeconfig=FILE`, once it serves, and ends on Ctrl-C or SIGTERM. Point
 /// kubectl or the controller to it with KUBECONFIG=FILE.
 #[derive(Debug, Clone, Args)]
 pub struct ServeOptions {
     /// How many nodes there are, named node-1 onwards; 0 for an API server alone
     #[arg(long, value_name = "N")]
     nodes: u32,
+
+    /// The address to listen on. Whoever reaches it may do anything, so another only on a network of its own, of containers say
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
 
     /// The port to listen on; a free one where none is given
     #[arg(long, value_name = "P", default_value_t = 0, hide_default_value = true)]
@@ -86,7 +90,7 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let plan = FaultOption::plan(options.faults.as_ref(), options.pods.seed)?;
     let faults = Faults::new(plan, Seed::of_run(options.pods.seed));
     let mut ended = std::pin::pin!(end_of_process()?);
-    let listener = listen(options.port).await?;
+    let listener = listen(options.address, options.port).await?;
     let address = listener.local_addr()?;
 
     #[allow(
@@ -177,12 +181,12 @@ async fn serve_broken(mut listener: impl Listener, service: FaultService<Router>
     }
 }
 
-async fn listen(port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| {
+async fn listen(address: IpAddr, port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((address, port)).await.map_err(|error| {
         if error.kind() == ErrorKind::AddrInUse {
-            anyhow::anyhow!("port {port} is in use on 127.0.0.1; choose another with --port, or none for a free one")
+            anyhow::anyhow!("port {port} is in use on {address}; choose another with --port, or none for a free one")
         } else {
-            anyhow::Error::new(error).context(format!("cannot listen on 127.0.0.1:{port}"))
+            anyhow::Error::new(error).context(format!("cannot listen on {}", SocketAddr::new(address, port)))
         }
     })
 }
@@ -321,7 +325,8 @@ mod tests {
     async fn a_port_in_use_is_said_plainly() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = listen(port).await.unwrap_err().to_string();
+        let localhost = Ipv4Addr::LOCALHOST.into();
+        let error = listen(localhost, port).await.unwrap_err().to_string();
         assert!(error.contains(&format!("port {port} is in use")), "{error}");
     }
 }

@@ -137,7 +137,10 @@ impl Binaries {
     }
 
     /// Builds both, with cargo's own progress on the terminal.
-    fn build(profile: Profile, interrupt: &Interrupt) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If they do not build, or when interrupted.
+    pub(crate) fn build(profile: Profile, interrupt: &Interrupt) -> Result<Self> {
         let _ = writeln!(
             std::io::stderr(),
             "Building the controller and the simulated cluster …"
@@ -179,7 +182,12 @@ pub(crate) fn build_static(
         "--bin",
         binary,
     ];
-    let of_rustc = ["-C", "target-feature=+crt-static", "-C", "strip=symbols"];
+    // The relocations of a program that may be loaded anywhere are a bitmap instead of half a megabyte.
+    let of_rustc = [
+        "-Ctarget-feature=+crt-static",
+        "-Cstrip=symbols",
+        "-Clink-arg=-Wl,-z,pack-relative-relocs",
+    ];
     let messages = build_messages(&arguments, &of_rustc, interrupt)?;
     executable(&messages, binary)
 }

@@ -57,7 +57,8 @@ const STEPS: &[Step] = &[
     Step {
         name: "test",
         purpose: "every test passes",
-        environment: &[],
+        // Those that wait for a minute of real time as well.
+        environment: &[("SLOW_TESTS", "1")],
         arguments: &["test", "--workspace", "--locked"],
     },
     Step {
@@ -83,6 +84,24 @@ const STEPS: &[Step] = &[
         purpose: "the chart does what its values say, with just the rights that the controller uses",
         environment: &[],
         arguments: &["xtask", "chart", "--dev"],
+    },
+    Step {
+        name: "e2e",
+        purpose: "the chart, installed on a simulated cluster, runs an execution",
+        environment: &[],
+        arguments: &[
+            "xtask",
+            "e2e",
+            "--simulated",
+            "--dev",
+            "--skip-without-tools",
+        ],
+    },
+    Step {
+        name: "image",
+        purpose: "the image runs in a container without rights, beside a simulated cluster",
+        environment: &[],
+        arguments: &["xtask", "image", "--dev", "--test", "--skip-without-docker"],
     },
 ];
 

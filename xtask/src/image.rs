@@ -70,7 +70,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Err(error);
     }
     let interrupt = Interrupt::install()?;
-    let profile = Profile::of_image(arguments.dev);
+    let profile = if arguments.dev {
+        Profile::Dev
+    } else {
+        Profile::Dist
+    };
     let controller = build(
         &docker,
         Image::Controller,
@@ -82,9 +86,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         return Ok(());
     }
     let simulator = build(&docker, Image::Simulator, None, profile, &interrupt)?;
+    // As a part of the workspace, so that what its other tests are made of is used again.
     let mut tests = cargo::command(
         &cargo::workspace_root(),
-        &["test", "--package=e2e", "--test=containers", "--locked"],
+        &["test", "--workspace", "--test=containers", "--locked"],
     );
     tests
         .args(["--", "--nocapture"])
@@ -157,13 +162,6 @@ impl Image {
             _ => env!("CARGO_PKG_VERSION"),
         };
         format!("{}:{tag}", self.title())
-    }
-}
-
-impl Profile {
-    /// What ships, unless it is for tests only.
-    pub(crate) fn of_image(is_dev: bool) -> Self {
-        if is_dev { Self::Dev } else { Self::Dist }
     }
 }
 

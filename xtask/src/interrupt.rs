@@ -44,6 +44,12 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
+    /// One that nobody sets.
+    #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        Self(Arc::new(AtomicBool::new(false)))
+    }
+
     /// Whether the process was asked to end.
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::SeqCst)

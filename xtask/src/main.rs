@@ -8,6 +8,7 @@ mod cargo;
 mod chart;
 mod ci;
 mod demo;
+mod e2e;
 mod execution;
 mod exposition;
 mod http;
@@ -50,6 +51,7 @@ enum Command {
     Bench(bench::Arguments),
     Chart(chart::Arguments),
     Ci(ci::Arguments),
+    E2e(e2e::Arguments),
     Image(image::Arguments),
     Kubectl(kubectl::Arguments),
     Layers(layers::Arguments),
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Chart(arguments) => chart::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
+        Command::E2e(arguments) => e2e::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kubectl(arguments) => kubectl::run(&arguments),
         Command::Layers(arguments) => layers::run(&arguments),

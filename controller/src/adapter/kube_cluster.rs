@@ -1,7 +1,7 @@
 //! The cluster port over the real Kubernetes client, which may also speak to the simulated API server.
 //!
-//! Writes end within [`WRITE_TIMEOUT`], reads within [`READ_TIMEOUT`]; the client's own retries are switched off, because
-//! the core decides what a failure means. Deliberately not here: backoff, caps on calls in flight, decisions.
+//! Writes end within [`WRITE_TIMEOUT`], reads within [`GET_TIMEOUT`] or [`READ_TIMEOUT`]; the client's own retries are
+//! switched off, because the core decides what a failure means. Deliberately not here: backoff, caps on calls in flight, decisions.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -45,8 +45,12 @@ use crate::ports::error::{ClusterError, ClusterErrorKind};
 /// that no write of a former leader is under way when another may lead.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A read that is not answered in this time is given up. Kubernetes' own objective for lists is 30 s at the 99th percentile.
+/// A list that is not answered in this time is given up. Kubernetes' own objective for it is 30 s at the 99th percentile.
 pub const READ_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A single object that is not answered in this time is given up. Kubernetes' own objective for it is 1 s at the 99th
+/// percentile, and a job pod may be waiting: for its event its pod is read first.
+pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cluster as one namespace and one owner see it.
 #[derive(Clone)]
@@ -81,12 +85,15 @@ impl KubeCluster {
     /// # Errors
     /// One line that says what was looked for, where neither is usable.
     pub async fn connect() -> Result<Client, ClusterError> {
-        let unusable = |error: &dyn std::fmt::Display| {
-            ClusterError::new(ClusterErrorKind::Refused, error.to_string())
-        };
-        let mut config = kube::Config::infer()
-            .await
-            .map_err(|error| unusable(&error))?;
+        let config = kube::Config::infer().await;
+        Self::client(config.map_err(|error| unusable(&error))?)
+    }
+
+    /// A client as the controller uses it: without retries of its own.
+    ///
+    /// # Errors
+    /// Where the configuration cannot be used: a file that it names cannot be read, say.
+    pub fn client(mut config: kube::Config) -> Result<Client, ClusterError> {
         config.default_retry = false;
         let client = ClientBuilder::try_from(config).map_err(|error| unusable(&error))?;
         let layer = MapResponseLayer::new(retry_after::keep);
@@ -186,6 +193,10 @@ where
     })
 }
 
+fn unusable(error: &dyn std::fmt::Display) -> ClusterError {
+    ClusterError::new(ClusterErrorKind::Refused, error.to_string())
+}
+
 /// Runs a call with a deadline; a missed one is `Unavailable`.
 async fn within<T>(
     limit: Duration,
@@ -218,9 +229,7 @@ impl Cluster for KubeCluster {
 
     async fn get_pod(&self, name: &str) -> Result<PodView, ClusterError> {
         let pods = self.api::<SlimPod>();
-        within(READ_TIMEOUT, pods.get(name))
-            .await
-            .map(PodView::from)
+        within(GET_TIMEOUT, pods.get(name)).await.map(PodView::from)
     }
 
     async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
@@ -288,13 +297,13 @@ impl Cluster for KubeCluster {
 
     async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
         let config_maps = self.api::<ConfigMap>();
-        let config_map = within(READ_TIMEOUT, config_maps.get(name)).await?;
+        let config_map = within(GET_TIMEOUT, config_maps.get(name)).await?;
         Ok(config_map.data.unwrap_or_default())
     }
 
     async fn read_state(&self, name: &str) -> Result<Option<StateDocument>, ClusterError> {
         let config_maps = self.api::<ConfigMap>();
-        match within(READ_TIMEOUT, config_maps.get(name)).await {
+        match within(GET_TIMEOUT, config_maps.get(name)).await {
             Ok(config_map) => Ok(Some(StateDocument {
                 version: version_of(&config_map),
                 text: (config_map.data)
@@ -335,7 +344,7 @@ impl Cluster for KubeCluster {
 
     async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {
         let services = self.api::<Service>();
-        let service = within(READ_TIMEOUT, services.get(name)).await?;
+        let service = within(GET_TIMEOUT, services.get(name)).await?;
         let address = service
             .spec
             .and_then(|spec| spec.cluster_ip)
@@ -348,7 +357,7 @@ impl Cluster for KubeCluster {
 
     async fn top_owner(&self, pod: &str) -> Result<Option<OwnerReference>, ClusterError> {
         let pods = self.api::<Pod>();
-        let pod = within(READ_TIMEOUT, pods.get(pod)).await?;
+        let pod = within(GET_TIMEOUT, pods.get(pod)).await?;
         let Some(owner) = controlling_owner(pod.owner_references()) else {
             return Ok(None);
         };
@@ -356,7 +365,7 @@ impl Cluster for KubeCluster {
             return Ok(Some(owner));
         }
         let replica_sets = self.api::<ReplicaSet>();
-        let replica_set = within(READ_TIMEOUT, replica_sets.get(&owner.name)).await?;
+        let replica_set = within(GET_TIMEOUT, replica_sets.get(&owner.name)).await?;
         Ok(controlling_owner(replica_set.owner_references()).or(Some(owner)))
     }
 

@@ -14,7 +14,7 @@ pub(super) fn from_client(error: &kube::Error) -> ClusterError {
     match error {
         kube::Error::Api(status) => from_status(status),
         // Refused and reset connections, time-outs, a body that broke off: the server may be well again in a moment.
-        other => ClusterError::new(ClusterErrorKind::Unavailable, with_sources(other)),
+        other => ClusterError::new(ClusterErrorKind::Unavailable, with_fix(with_sources(other))),
     }
 }
 
@@ -39,7 +39,31 @@ pub(super) fn from_status(status: &Status) -> ClusterError {
     ClusterError::new(kind, describe(status))
 }
 
+/// What rustls says of a certificate that no known authority has signed.
+const FOREIGN_CERTIFICATES: [&str; 2] = [
+    "invalid peer certificate: UnknownIssuer",
+    "invalid peer certificate: BadSignature",
+];
+
+fn with_fix(message: String) -> String {
+    if FOREIGN_CERTIFICATES
+        .iter()
+        .any(|said| message.contains(said))
+    {
+        return format!(
+            "{message}: the certificate authority that the kubeconfig or the service account names has not signed the API \
+             server's certificate; check certificate-authority-data, or who answers at the server's address"
+        );
+    }
+    message
+}
+
 fn describe(status: &Status) -> String {
+    if status.code == 401 {
+        return "Unauthorized: the API server does not accept the credentials; check the token or the client certificate of \
+                the kubeconfig, or the token of the service account"
+            .to_owned();
+    }
     match (status.message.trim(), status.reason.as_str()) {
         ("", "") => format!("the API server answered {}", status.code),
         ("", reason) => format!("the API server answered {} {reason}", status.code),

@@ -206,6 +206,41 @@ pub(super) static ENDPOINTS: &[Column] = &[
     AGE,
 ];
 
+pub(super) static NETWORK_POLICIES: &[Column] = &[
+    NAME,
+    column("Pod-Selector", |o, _| {
+        json!(labels(o.pointer("/spec/podSelector/matchLabels")))
+    }),
+    AGE,
+];
+
+pub(super) static POD_DISRUPTION_BUDGETS: &[Column] = &[
+    NAME,
+    column("Min Available", |o, _| {
+        count_or_share(o, "/spec/minAvailable")
+    }),
+    column("Max Unavailable", |o, _| {
+        count_or_share(o, "/spec/maxUnavailable")
+    }),
+    column("Allowed Disruptions", |o, _| {
+        json!(
+            o.pointer("/status/disruptionsAllowed")
+                .and_then(Value::as_u64)
+                .unwrap_or(0)
+        )
+    }),
+    AGE,
+];
+
+/// A number, or text such as `10%`.
+fn count_or_share(object: &Object, pointer: &str) -> Value {
+    match object.pointer(pointer) {
+        Some(Value::String(share)) => json!(share),
+        Some(number) => json!(number.to_string()),
+        None => json!("N/A"),
+    }
+}
+
 pub(super) static ENDPOINT_SLICES: &[Column] = &[
     NAME,
     column("AddressType", |o, _| json!(o.text("/addressType"))),

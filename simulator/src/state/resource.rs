@@ -8,6 +8,8 @@ use k8s_openapi::api::batch::v1 as batch;
 use k8s_openapi::api::coordination::v1 as coordination;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::api::networking::v1 as networking;
+use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 use serde::de::DeserializeOwned;
 
@@ -382,6 +384,33 @@ pub static ENDPOINT_SLICES: Row = Row {
     )
 };
 
+pub static NETWORK_POLICIES: Row = Row {
+    short_names: &["netpol"],
+    generation: true,
+    columns: columns::NETWORK_POLICIES,
+    ..Row::new::<networking::NetworkPolicy>(
+        "networking.k8s.io",
+        "v1",
+        "networkpolicies",
+        "networkpolicy",
+        "NetworkPolicy",
+    )
+};
+
+pub static POD_DISRUPTION_BUDGETS: Row = Row {
+    short_names: &["pdb"],
+    subresources: STATUS,
+    generation: true,
+    columns: columns::POD_DISRUPTION_BUDGETS,
+    ..Row::new::<policy::PodDisruptionBudget>(
+        "policy",
+        "v1",
+        "poddisruptionbudgets",
+        "poddisruptionbudget",
+        "PodDisruptionBudget",
+    )
+};
+
 pub static LEASES: Row = Row {
     unconditional_update: false,
     create_on_update: true,
@@ -522,6 +551,8 @@ pub static ROWS: &[&Row] = &[
     &EVENTS_V1,
     &CRON_JOBS,
     &JOBS,
+    &NETWORK_POLICIES,
+    &POD_DISRUPTION_BUDGETS,
     &CLUSTER_ROLE_BINDINGS,
     &CLUSTER_ROLES,
     &ROLE_BINDINGS,
