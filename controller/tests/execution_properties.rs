@@ -264,6 +264,7 @@ impl World {
                 | Effect::ReadPod { .. }
                 | Effect::LookForResult { .. }
                 | Effect::DeletePod { .. }
+                | Effect::DeleteEndedPod { .. }
                 | Effect::PodEnded { .. }
                 | Effect::DeletePreviousPods(_) => self.pending.push(effect),
                 Effect::Ended => self.ended += 1,
@@ -364,7 +365,7 @@ impl World {
             },
             Effect::LookForResult { index, step } => Event::LookedForResult { index, step },
             Effect::PodEnded { pod, .. } => Event::PodSettled { uid: pod.uid },
-            Effect::DeletePod { pod_name, uid } => {
+            Effect::DeletePod { pod_name, uid } | Effect::DeleteEndedPod { pod_name, uid } => {
                 let result = failure.map_or_else(|| self.delete(&pod_name, &uid), Err);
                 Event::PodDeleted {
                     pod_name,

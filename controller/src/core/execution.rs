@@ -191,12 +191,13 @@ impl Execution {
             Event::PodDeleted { uid, result, .. } => {
                 self.pod_deleted(now, &uid, result, &mut effects);
             }
-            Event::PodSettled { uid } => self.pod_settled(&uid, &mut effects),
+            Event::PodSettled { uid } => self.pod_settled(&uid),
             Event::NodeSeen(view) => self.node_seen(now, &view, &mut effects),
             Event::NodeGone(view) => self.node_gone(now, &view, &mut effects),
             Event::NodesRelisted(views) => self.nodes_relisted(now, &views, &mut effects),
             Event::Woken => self.woken(now, &mut effects),
         }
+        self.delete_ended_pods(&mut effects);
         self.proceed(now, &mut effects);
         effects
     }

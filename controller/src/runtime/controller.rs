@@ -5,6 +5,7 @@
 
 mod callbacks;
 mod creation;
+mod deletions;
 mod effects;
 mod recovery;
 mod schedule;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{info, warn};
 
+use self::deletions::HeldDeletion;
 use self::schedule::ScheduleState;
 use super::admission::Admission;
 use super::api_calls::{ApiCalls, WriteBounds};
@@ -68,6 +70,7 @@ pub struct Controller<P: Ports> {
     /// The executions on the volume, of those that were there when it took over.
     kept: BTreeSet<ExecutionId>,
     journal_writes: JournalWrites,
+    held_deletions: Vec<HeldDeletion>,
     /// The execution that has ended and is in the state record until its summary is on the volume.
     closing: Option<ExecutionId>,
     preparing: bool,
@@ -157,6 +160,7 @@ impl<P: Ports> Controller<P> {
             epoch: None,
             kept: BTreeSet::new(),
             journal_writes: JournalWrites::default(),
+            held_deletions: Vec::new(),
             closing: None,
             may_run_on_startup: term.may_run_on_startup,
             metrics,
@@ -377,7 +381,10 @@ impl<P: Ports> Controller<P> {
                 node,
                 results,
             } => self.result_found(now, &execution, &node, &results),
-            Event::JournalWritten => self.journal_writes.written(),
+            Event::JournalWritten => {
+                self.journal_writes.written();
+                self.release_deletions();
+            }
             Event::SummaryWritten {
                 execution,
                 is_written,
@@ -515,8 +522,14 @@ impl<P: Ports> Controller<P> {
             let effects = ended.handle(now, event);
             self.summaries.note_amendment();
             for effect in effects {
-                if let execution::Effect::DeletePod { pod_name, uid } = effect {
-                    self.delete_pod(id.clone(), pod_name, uid);
+                match effect {
+                    execution::Effect::DeletePod { pod_name, uid } => {
+                        self.delete_pod(id.clone(), pod_name, uid);
+                    }
+                    execution::Effect::DeleteEndedPod { pod_name, uid } => {
+                        self.delete_ended_pod(id.clone(), pod_name, uid);
+                    }
+                    _ => {}
                 }
             }
         }

@@ -73,6 +73,10 @@ pub(super) struct JournalWrites {
     queue: Vec<Entry>,
     is_writing: bool,
     next: Monotonic,
+    /// Entries that were pushed, are being written, and outlive this process.
+    pushed: u64,
+    in_flight: u64,
+    durable: u64,
 }
 
 /// The least time between two writes of what nothing waits for. What a crash takes of it is asked of the pods.
@@ -81,6 +85,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 impl JournalWrites {
     pub(super) fn push(&mut self, entry: Entry) {
         self.queue.push(entry);
+        self.pushed += 1;
     }
 
     /// When something is to be written; none while a write is under way.
@@ -95,16 +100,29 @@ impl JournalWrites {
         }
         self.is_writing = true;
         self.next = now.after(PAUSE);
+        self.in_flight = self.queue.len() as u64;
         Some(std::mem::take(&mut self.queue))
     }
 
     /// A write ended.
     pub(super) fn written(&mut self) {
         self.is_writing = false;
+        self.durable += std::mem::take(&mut self.in_flight);
     }
 
     /// Forgets what is not written yet: its execution is closed.
     pub(super) fn clear(&mut self) {
         self.queue.clear();
+        self.pushed = self.durable + self.in_flight;
+    }
+
+    /// What was pushed so far, to be compared with [`Self::durable`].
+    pub(super) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// So many of the entries pushed outlive this process.
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
     }
 }

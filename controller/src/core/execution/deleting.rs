@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Effect, Execution};
 use crate::core::backoff::backoff;
 use crate::core::failure::{ClusterError, ClusterErrorKind};
+use crate::core::node_run::Progress;
 use crate::core::pod_phase;
 use crate::core::time::Now;
 use crate::core::views::{PodPhase, PodView};
@@ -29,14 +30,17 @@ pub(super) struct EndedPods {
 #[derive(Debug, Clone)]
 struct EndedPod {
     name: String,
+    /// Its node's place in the list.
+    index: usize,
     has_failed: bool,
     number: u64,
 }
 
 impl EndedPods {
-    fn add(&mut self, pod: &PodView) {
+    fn add(&mut self, index: usize, pod: &PodView) {
         let ended = EndedPod {
             name: pod.name.clone(),
+            index,
             has_failed: pod.phase != PodPhase::Succeeded,
             number: self.next_number,
         };
@@ -58,12 +62,21 @@ impl EndedPods {
         }
     }
 
-    /// Takes the next one that goes, where there are more than `limit`: its name and uid.
-    fn take_beyond(&mut self, limit: usize) -> Option<(String, String)> {
+    /// Takes the next one that goes, where there are more than `limit`: its name and uid. One whose node `is_open` stays.
+    fn take_beyond(
+        &mut self,
+        limit: usize,
+        is_open: impl Fn(usize) -> bool,
+    ) -> Option<(String, String)> {
         if self.by_uid.len() <= limit {
             return None;
         }
-        let (_, _, uid) = self.deletable.pop_first()?;
+        let may_go = |uid: &str| self.by_uid.get(uid).is_some_and(|pod| !is_open(pod.index));
+        let key = (self.deletable.iter())
+            .find(|(_, _, uid)| may_go(uid))?
+            .clone();
+        self.deletable.remove(&key);
+        let (_, _, uid) = key;
         let pod = self.by_uid.remove(&uid)?;
         Some((pod.name, uid))
     }
@@ -146,8 +159,8 @@ impl Execution {
     }
 
     /// A pod ended and still exists.
-    pub(super) fn keep_ended(&mut self, pod: &PodView) {
-        self.ended_pods.add(pod);
+    pub(super) fn keep_ended(&mut self, index: usize, pod: &PodView) {
+        self.ended_pods.add(index, pod);
     }
 
     /// A pod does not exist any more.
@@ -156,10 +169,23 @@ impl Execution {
         self.deletions.remove(uid);
     }
 
-    pub(super) fn pod_settled(&mut self, uid: &str, effects: &mut Vec<Effect>) {
+    pub(super) fn pod_settled(&mut self, uid: &str) {
         self.ended_pods.settle(uid);
-        while let Some((pod_name, uid)) = self.ended_pods.take_beyond(self.limits.ended_pods) {
-            self.delete_pod(pod_name, uid, effects);
+    }
+
+    /// Deletes ended pods beyond the limit whose outcome is decided.
+    pub(super) fn delete_ended_pods(&mut self, effects: &mut Vec<Effect>) {
+        let nodes = &self.nodes;
+        let is_open = |index: usize| nodes[index].progress == Progress::Looking;
+        while let Some((pod_name, uid)) =
+            (self.ended_pods).take_beyond(self.limits.ended_pods, is_open)
+        {
+            let deletion = Deletion {
+                pod_name: pod_name.clone(),
+                tries: 1,
+            };
+            self.deletions.insert(uid.clone(), deletion);
+            effects.push(Effect::DeleteEndedPod { pod_name, uid });
         }
     }
 

@@ -199,6 +199,14 @@ pub enum Effect {
         /// Its uid.
         uid: String,
     },
+    /// Delete this ended pod, as [`Effect::DeletePod`], once everything that was answered before this is durable: it is all that
+    /// tells of its end otherwise.
+    DeleteEndedPod {
+        /// The pod's name.
+        pod_name: String,
+        /// Its uid.
+        uid: String,
+    },
     /// Look on the volume for a result that nobody told of; answer with `ResultStored` where there is one, then with
     /// `LookedForResult`.
     LookForResult {

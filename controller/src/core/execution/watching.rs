@@ -182,7 +182,7 @@ impl Execution {
         end: PodEnd,
         effects: &mut Vec<Effect>,
     ) {
-        self.keep_ended(pod);
+        self.keep_ended(index, pod);
         effects.push(Effect::PodEnded {
             index,
             pod: Box::new(pod.clone()),

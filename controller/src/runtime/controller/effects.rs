@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::Controller;
 use super::creation::Creation;
@@ -13,7 +13,6 @@ use crate::core::state::{ExecutionState, NodeState, Reason};
 use crate::core::time::Now;
 use crate::core::views::PodView;
 use crate::ports::cluster::Cluster as _;
-use crate::ports::error::ClusterErrorKind;
 use crate::runtime::announcement::{self, Announcement};
 use crate::runtime::event::Event;
 use crate::runtime::{Ports, pod_logs, stored_result};
@@ -43,6 +42,12 @@ impl<P: Ports> Controller<P> {
                     }
                 }
                 Effect::PodKnown { index } => self.pod_known(index),
+                Effect::DeleteEndedPod { pod_name, uid } => {
+                    if let Some(current) = &self.current {
+                        let id = current.execution.id().clone();
+                        self.delete_ended_pod(id, pod_name, uid);
+                    }
+                }
                 Effect::PodEnded { pod, .. } => self.save_logs(*pod),
                 Effect::AttemptFailed { index } => self.attempt_failed(index),
                 Effect::NodeEnded { index } => self.node_ended(index),
@@ -75,29 +80,6 @@ impl<P: Ports> Controller<P> {
                 execution: previous,
                 result: deleted,
             }
-        });
-    }
-
-    /// Also on behalf of an execution that has just ended.
-    pub(super) fn delete_pod(&mut self, id: ExecutionId, pod_name: String, uid: String) {
-        let api = self.api.clone();
-        self.spawn(async move {
-            let call = api.cluster().delete_pod(&pod_name, &uid);
-            let result = api.write("delete_pod", call).await;
-            if let Err(error) = &result
-                && !matches!(
-                    error.kind,
-                    ClusterErrorKind::NotFound | ClusterErrorKind::Conflict
-                )
-            {
-                warn!(execution_id = %id, pod = pod_name, error = %error, "pod not deleted yet");
-            }
-            let deleted = execution::Event::PodDeleted {
-                pod_name,
-                uid,
-                result,
-            };
-            Some(Event::Answer(id, deleted))
         });
     }
 

@@ -163,6 +163,7 @@ impl<P: Ports> Controller<P> {
             return;
         }
         self.closing = None;
+        self.release_deletions();
         let (state, id) = (self.state.clone(), id.clone());
         self.spawn(async move {
             let closed = state.update(|record| {
