@@ -198,16 +198,20 @@ fn unusable(error: &dyn std::fmt::Display) -> ClusterError {
 }
 
 /// Runs a call with a deadline; a missed one is `Unavailable`.
-async fn within<T>(
+fn within<T>(
     limit: Duration,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, ClusterError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(result) => result.map_err(|error| from_client(&error)),
-        Err(_) => Err(ClusterError::new(
-            ClusterErrorKind::Unavailable,
-            format!("no answer from the API server within {} s", limit.as_secs()),
-        )),
+    call: impl Future<Output = Result<T, kube::Error>> + Send,
+) -> impl Future<Output = Result<T, ClusterError>> + Send {
+    // The client's futures are tens of kilobytes, which every future around them would hold twice.
+    let call = Box::pin(call);
+    async move {
+        match tokio::time::timeout(limit, call).await {
+            Ok(result) => result.map_err(|error| from_client(&error)),
+            Err(_) => Err(ClusterError::new(
+                ClusterErrorKind::Unavailable,
+                format!("no answer from the API server within {} s", limit.as_secs()),
+            )),
+        }
     }
 }
 

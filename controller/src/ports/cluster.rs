@@ -18,9 +18,9 @@ use crate::core::ids::ExecutionId;
 pub use crate::core::lease::{LeaseRecord, LeaseView};
 pub use crate::core::views::{NodeView, PodPhase, PodView};
 
-/// Objects a page of a list: 100 nodes are about 1.2 MB of JSON, so that a list of any size costs a few megabytes of
-/// memory.
-pub const LIST_PAGE_SIZE: u32 = 100;
+/// Objects a page of a list: 50 nodes are about 600 kB of JSON, so that a list of any size costs a few megabytes of memory, and
+/// no page as many seats as an API server gives one list at most.
+pub const LIST_PAGE_SIZE: u32 = 50;
 
 /// One message of a watch. A view never goes back: an implementation that reconnects lists again and says so.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -87,26 +87,30 @@ impl<P: Ports> ApiCalls<P> {
 
     /// A read: waits for its turn, calls, counts. `call` does nothing before it is polled; the permit is held until it has
     /// ended.
-    pub(super) async fn call<T>(
+    pub(super) fn call<T>(
         &self,
         verb: &'static str,
         call: impl Future<Output = Result<T, ClusterError>>,
-    ) -> Result<T, ClusterError> {
-        let _permit = self.permit().await;
-        let result = call.await;
-        self.metrics.own().api_request(verb, &result);
-        result
+    ) -> impl Future<Output = Result<T, ClusterError>> {
+        // One in each of hundreds of tasks, and held twice by every future around it: kept as a pointer.
+        let call = Box::pin(call);
+        async move {
+            let _permit = self.permit().await;
+            let result = call.await;
+            self.metrics.own().api_request(verb, &result);
+            result
+        }
     }
 
     /// A write: as [`Self::call`], but it begins only while this process leads, and is given up after the time a write may
     /// take: then its outcome is unknown.
-    pub(super) async fn write<T>(
+    pub(super) fn write<T>(
         &self,
         verb: &'static str,
         call: impl Future<Output = Result<T, ClusterError>>,
-    ) -> Result<T, ClusterError> {
-        let limit = self.bounds.limit;
-        let bounded = async {
+    ) -> impl Future<Output = Result<T, ClusterError>> {
+        let (limit, call) = (self.bounds.limit, Box::pin(call));
+        let bounded = async move {
             let clock = self.ports.clock();
             tokio::select! {
                 biased;
@@ -114,7 +118,7 @@ impl<P: Ports> ApiCalls<P> {
                 () = clock.sleep_until(clock.monotonic().after(limit)) => Err(no_answer(limit)),
             }
         };
-        self.write_of_any_length(verb, bounded).await
+        self.write_of_any_length(verb, bounded)
     }
 
     /// A write that does no harm however late it is done, and may take long: the deletion of an older execution's pods.
