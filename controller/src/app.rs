@@ -1,5 +1,6 @@
 //! The composition root: which command runs, with which adapters, and what the exit status says.
 
+mod by_hand;
 mod configuration;
 mod mock;
 mod render;
@@ -28,7 +29,15 @@ type Extend = dyn Fn(&Config) -> Result<Extension, String>;
 #[must_use]
 pub fn main<E: Display>(extend: impl Fn(&Config) -> Result<Extension, E> + 'static) -> ExitCode {
     let extend = move |config: &Config| extend(config).map_err(|error| error.to_string());
-    run_command(Arguments::parse(), &Environment::read(), &extend)
+    match Arguments::try_parse() {
+        Ok(arguments) => run_command(arguments, &Environment::read(), &extend),
+        Err(usage) => {
+            // Where its own output is closed there is nobody to tell.
+            let _ = usage.print();
+            // 2 says something else: that an execution ended with failures.
+            ExitCode::from(u8::from(usage.use_stderr()))
+        }
+    }
 }
 
 fn run_command(arguments: Arguments, environment: &Environment, extend: &Extend) -> ExitCode {
@@ -52,6 +61,8 @@ fn run_command(arguments: Arguments, environment: &Environment, extend: &Extend)
             Command::Render(arguments) => render::render(&arguments, environment, extend).await,
             Command::Mock(arguments) => mock::mock(&arguments, environment, extend).await,
             Command::Schedule(arguments) => schedule::schedule(&arguments, environment).await,
+            Command::Trigger(arguments) => by_hand::trigger(&arguments, environment).await,
+            Command::Cancel(controller) => by_hand::cancel(&controller, environment).await,
         }
     });
     exit(result)

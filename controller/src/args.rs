@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::config::EnvironmentDefaults;
+use crate::core::ids::ExecutionId;
+use crate::core::state::NodeState;
 
 /// Runs a job pod on every matching node of a Kubernetes cluster, on a cron schedule, a bounded number at a time.
 ///
@@ -54,6 +56,56 @@ pub enum Command {
     /// arrives is printed: results with the series they become, events, refusals with their reason. At the start it prints
     /// requests to try and the environment of a job pod. Works without a cluster; Ctrl-C ends it.
     Mock(MockArguments),
+    /// Start an execution now, also while the schedule is suspended.
+    ///
+    /// Sets the annotation batch-job-controller.bakito.github.com/trigger of the controller's ConfigMap, which a person can
+    /// do as well: any new value asks for an execution over all eligible nodes. An execution in progress is replaced where
+    /// concurrencyPolicy is Replace; else the controller refuses, with a Kubernetes event.
+    Trigger(TriggerArguments),
+    /// End the execution in progress: running job pods are deleted, the other nodes are notStarted.
+    ///
+    /// Sets the annotation batch-job-controller.bakito.github.com/cancel of the controller's ConfigMap to a new value.
+    Cancel(ControllerArguments),
+}
+
+/// Which controller is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ControllerArguments {
+    /// The controller's namespace [default: the environment variable NAMESPACE].
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// The controller's ConfigMap [default: the environment variable CONFIG_MAP_NAME].
+    #[arg(long, value_name = "NAME")]
+    pub config_map: Option<String>,
+}
+
+/// Arguments of `trigger`.
+#[derive(Debug, Args)]
+pub struct TriggerArguments {
+    /// Only these of the eligible nodes: a label selector such as disk=ssd, 'zone in (a,b)' or '!virtual'.
+    #[arg(long, value_name = "SELECTOR")]
+    pub nodes: Option<String>,
+    /// Only nodes of this kept execution.
+    #[arg(long, value_name = "ID", value_parser = execution_id)]
+    pub from: Option<ExecutionId>,
+    /// With --from, its nodes that ended in one of these states [default: failed,lost,notStarted].
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = node_state, requires = "from")]
+    pub only: Vec<NodeState>,
+    /// Which controller is meant.
+    #[command(flatten)]
+    pub controller: ControllerArguments,
+}
+
+fn execution_id(text: &str) -> Result<ExecutionId, String> {
+    ExecutionId::parse(text)
+        .ok_or_else(|| "want a time in UTC as yyyyMMddHHmm or yyyyMMddHHmmss".to_owned())
+}
+
+fn node_state(text: &str) -> Result<NodeState, String> {
+    let mut states = NodeState::ALL.into_iter().filter(|state| state.is_final());
+    states
+        .find(|state| state.as_str() == text)
+        .ok_or_else(|| "want succeeded, failed, lost, notStarted or excluded".to_owned())
 }
 
 /// Where the configuration comes from.
@@ -245,6 +297,17 @@ impl Environment {
                 }
                 Err(missing)
             }
+        }
+    }
+
+    /// The same with what the command line says first.
+    #[must_use]
+    pub fn of(&self, controller: &ControllerArguments) -> Self {
+        let or = |said: &Option<String>, found: &Option<String>| said.clone().or(found.clone());
+        Self {
+            namespace: or(&controller.namespace, &self.namespace),
+            config_map_name: or(&controller.config_map, &self.config_map_name),
+            ..self.clone()
         }
     }
 

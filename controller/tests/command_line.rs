@@ -109,6 +109,18 @@ fn help_explains_every_command() {
             ][..],
         ),
         (
+            "trigger",
+            &[
+                "--nodes",
+                "--from",
+                "--only",
+                "--namespace",
+                "--config-map",
+                "annotation",
+            ],
+        ),
+        ("cancel", &["--namespace", "--config-map", "annotation"]),
+        (
             "validate",
             &["--config", "--pod-template", "ConfigMap", "Exit status 1"],
         ),
@@ -170,15 +182,38 @@ fn a_wrong_argument_is_an_error_of_usage() {
         &["render"],
         &["schedule", "--count", "-1"],
         &["schedule", "--from", "yesterday"],
+        &["trigger", "--only", "failed"],
+        &["trigger", "--from", "yesterday"],
+        &["trigger", "--from", "202611240931", "--only", "running"],
     ] {
         let run = run(arguments);
         assert_eq!(
             (run.code, run.stdout.as_str()),
-            (Some(2), ""),
+            (Some(1), ""),
             "{arguments:?}"
         );
         assert!(run.stderr.starts_with("error: "), "{}", run.stderr);
     }
+}
+
+#[test]
+fn asking_a_controller_names_what_is_missing_and_what_is_wrong() {
+    let nobody = run(&["cancel"]);
+    for part in [
+        "NAMESPACE",
+        "--namespace",
+        "CONFIG_MAP_NAME",
+        "--config-map",
+    ] {
+        assert!(nobody.stderr.contains(part), "{part}: {}", nobody.stderr);
+    }
+    let nodes = run(&["trigger", "-n", "a", "--config-map", "b", "--nodes", "a b"]);
+    assert_eq!(nodes.code, Some(1));
+    assert!(
+        nodes.stderr.starts_with("error: --nodes: found \"a b\""),
+        "{}",
+        nodes.stderr
+    );
 }
 
 // validate

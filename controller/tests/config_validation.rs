@@ -623,7 +623,6 @@ fn an_unknown_key_is_a_warning_with_the_nearest_known_key() {
 #[test]
 fn only_what_differs_from_the_default_has_no_effect() {
     let without_effect = [
-        ("concurrencyPolicy", "Forbid", "Replace"),
         ("callbackAuth", "permissive", "off"),
         ("reportQuota", "none", "1Gi"),
         ("callbackHoldTimeout", "30s", "0"),

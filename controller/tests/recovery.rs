@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use controller::core::by_hand::ANNOTATION_CANCEL;
 use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
 use controller::core::summary::ExecutionSummary;
 use serde_json::json;
@@ -44,8 +45,9 @@ async fn run_to_its_end(world: &World) -> ExecutionSummary {
         for name in world.cluster.look(support::cluster::State::running) {
             let node = name
                 .strip_prefix("audit-job-")
-                .and_then(|rest| rest.strip_suffix(&format!("-{EXECUTION}")))
-                .unwrap();
+                .and_then(|rest| rest.strip_suffix(&format!("-{EXECUTION}")));
+            // The pods of other executions run on.
+            let Some(node) = node else { continue };
             if posted.insert(name.clone()) {
                 let path = format!("{node}/{EXECUTION}/result");
                 while !world.post(&path, RESULT).await.status.is_success() {
@@ -113,6 +115,83 @@ async fn wherever_it_is_killed_every_node_runs_exactly_once() {
     assert!(
         steps >= 7,
         "only {steps} steps: a record, three changes of it, four pods"
+    );
+}
+
+/// Killed between a cancel and its end, once per step.
+#[tokio::test(start_paused = true)]
+async fn wherever_it_is_killed_a_cancel_is_carried_out_once() {
+    let mut steps = 0;
+    for kill_after in 0.. {
+        let world = setup(4, 2).run();
+        world.cluster.until_created(2).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = world.cluster.look(|state| state.calls);
+        world.cluster.annotate(ANNOTATION_CANCEL, "stop");
+        tokio::select! {
+            biased;
+            () = world.cluster.until_calls(before + kill_after) => {}
+            _ = world.until_ended(EXECUTION) => break,
+        }
+        steps = kill_after;
+        let world = world.restart(nothing);
+        let summary = world.until_ended(EXECUTION).await;
+        let killed = format!("killed after {kill_after} calls: {summary:#?}");
+        assert_eq!(summary.state, ExecutionState::Cancelled, "{killed}");
+        let states = [NodeState::Failed, NodeState::NotStarted].map(|state| summary.counts[&state]);
+        assert_eq!(states, [2, 2], "{killed}");
+        let is_it = |reason: Option<Reason>| reason == Some(Reason::Cancelled);
+        assert!(
+            summary.nodes.iter().all(|node| is_it(node.reason)),
+            "{killed}"
+        );
+        assert_eq!(created(&world).len(), 2, "{killed}");
+        assert!(
+            world
+                .cluster
+                .look(support::cluster::State::running)
+                .is_empty()
+        );
+    }
+    assert!(steps >= 3, "only {steps} steps: the record, two pods");
+}
+
+/// Killed between the tick that replaces an execution and the end of that tick's own, once per step.
+#[tokio::test(start_paused = true)]
+async fn wherever_it_is_killed_a_replaced_execution_ends_and_the_next_runs_every_node_once() {
+    let mut steps = 0;
+    for kill_after in 1.. {
+        let world = setup(4, 2)
+            .set("concurrencyPolicy", json!("Replace"))
+            .set("cronExpression", json!("58,59 23 * * *"))
+            .at("2026-11-23T23:57:59Z")
+            .run();
+        world.cluster.until_created(2).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        let before = world.cluster.look(|state| state.calls);
+        tokio::select! {
+            biased;
+            () = world.cluster.until_calls(before + kill_after) => {}
+            _ = run_to_its_end(&world) => break,
+        }
+        steps = kill_after;
+        let world = world.restart(nothing);
+        let summary = run_to_its_end(&world).await;
+        let killed = format!("killed after {kill_after} calls: {summary:#?}");
+        assert_eq!(summary.state, ExecutionState::Succeeded, "{killed}");
+        let replaced = world.until_ended("202611232358").await;
+        assert_eq!(replaced.state, ExecutionState::Cancelled, "{replaced:#?}");
+        let mut wanted: Vec<String> = nodes(4)
+            .iter()
+            .map(|node| pod_name(node, EXECUTION))
+            .collect();
+        wanted.extend(["node-0", "node-1"].map(|node| pod_name(node, "202611232358")));
+        wanted.sort();
+        assert_eq!(created(&world), wanted, "{killed}");
+    }
+    assert!(
+        steps >= 10,
+        "only {steps} steps: three changes of the record, two deletions, four creates, the record's closing"
     );
 }
 

@@ -79,6 +79,7 @@ impl Site {
             instance: name.to_owned(),
             pod_ip: Some("10.1.2.3".to_owned()),
             dev_mode: false,
+            config_map: None,
             owner: None,
             variables: ExtensionVariables::default(),
         };

@@ -14,12 +14,12 @@ use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::core::taint::Taint;
 use controller::core::views::{NodeView, PodPhase, PodView, Waiting};
 use controller::ports::cluster::{
-    Cluster, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, STATE_KEY, ServiceAddress,
-    StateDocument, WatchEvent as PortEvent,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, STATE_KEY,
+    ServiceAddress, StateDocument, WatchEvent as PortEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
-use futures::Stream;
 use futures::stream::{self, Iter};
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
@@ -377,13 +377,21 @@ impl Cluster for SimCluster {
         self.create(&resource::EVENTS_V1, object).map(drop)
     }
 
-    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
+    async fn config_map(&self, name: &str) -> Result<ConfigMapView, ClusterError> {
         let map = self.get(&resource::CONFIG_MAPS, name)?;
         let data = map.get("data").and_then(Value::as_object);
         let text = |(key, value): (&String, &Value)| {
             (key.clone(), value.as_str().unwrap_or_default().to_owned())
         };
-        Ok(data.into_iter().flatten().map(text).collect())
+        Ok(ConfigMapView {
+            annotations: BTreeMap::clone(&map.metadata.annotations),
+            data: data.into_iter().flatten().map(text).collect(),
+        })
+    }
+
+    fn watch_config_map(&self, name: &str) -> impl Stream<Item = Result<(), ClusterError>> + Send {
+        self.watch_one(&resource::CONFIG_MAPS, name)
+            .map(|shown| shown.map(drop))
     }
 
     async fn read_state(&self, name: &str) -> Result<Option<StateDocument>, ClusterError> {
@@ -473,19 +481,31 @@ impl Cluster for SimCluster {
         &self,
         name: &str,
     ) -> impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Send {
+        self.watch_one(&resource::LEASES, name)
+            .map(|shown| shown?.map(|lease| lease_view(&lease)).transpose())
+    }
+}
+
+impl SimCluster {
+    /// Watches one object: first as it is, then every change; none when it is deleted.
+    fn watch_one(
+        &self,
+        row: &'static Row,
+        name: &str,
+    ) -> impl Stream<Item = Result<Option<Arc<Stored>>, ClusterError>> + Send + use<> {
         let space = Some(&*self.namespace);
         let selector = Selector::name(name);
-        self.traffic.request("watch", resource::LEASES.plural);
+        self.traffic.request("watch", row.plural);
         let changes = self.api.subscribe();
         let cursor = self
             .api
-            .read(|state| state.watch(&resource::LEASES, space, selector, WatchFrom::Now));
+            .read(|state| state.watch(row, space, selector, WatchFrom::Now));
         let watch = (self.api.clone(), changes, cursor);
         stream::unfold(watch, |(api, mut changes, mut cursor)| async {
             let event = loop {
                 match api.read(|state| state.poll(&mut cursor, 1)).pop() {
-                    Some(WatchEvent::Added(lease) | WatchEvent::Modified(lease)) => {
-                        break lease_view(&lease).map(Some);
+                    Some(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                        break Ok(Some(object));
                     }
                     Some(WatchEvent::Deleted(_)) => break Ok(None),
                     Some(WatchEvent::Error(status)) => break Err(error_of(&status)),

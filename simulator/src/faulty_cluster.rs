@@ -13,8 +13,8 @@ use std::time::Duration;
 use controller::core::ids::ExecutionId;
 use controller::core::views::{NodeView, PodView};
 use controller::ports::cluster::{
-    Cluster, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, ServiceAddress, StateDocument,
-    WatchEvent,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, ServiceAddress,
+    StateDocument, WatchEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::{Stream, StreamExt as _, stream};
@@ -333,9 +333,14 @@ impl Cluster for FaultyCluster {
             .await
     }
 
-    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
+    async fn config_map(&self, name: &str) -> Result<ConfigMapView, ClusterError> {
         let call = self.call(Verb::Get, "configmaps", name);
         self.read(call, self.inner.config_map(name)).await
+    }
+
+    /// Without faults: what it shows is only a hint.
+    fn watch_config_map(&self, name: &str) -> impl Stream<Item = Result<(), ClusterError>> + Send {
+        self.inner.watch_config_map(name)
     }
 
     async fn read_state(&self, name: &str) -> Result<Option<StateDocument>, ClusterError> {

@@ -473,6 +473,7 @@ fn controller(
         instance: format!("{}-0", config.name),
         pod_ip: Some(POD_IP.to_owned()),
         dev_mode: false,
+        config_map: None,
         owner: None,
         variables: ExtensionVariables::default(),
         config,

@@ -157,6 +157,7 @@ impl Case {
             instance: "ends-0".to_owned(),
             pod_ip: Some("10.128.0.1".to_owned()),
             dev_mode: false,
+            config_map: None,
             owner: None,
             variables: ExtensionVariables::default(),
             config,

@@ -148,6 +148,7 @@ impl World {
             instance: name(number),
             pod_ip: Some(name(number)),
             dev_mode: false,
+            config_map: None,
             owner: None,
             variables: ExtensionVariables::default(),
             config,

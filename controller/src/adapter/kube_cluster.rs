@@ -36,8 +36,8 @@ use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use crate::core::views::{NodeView, PodView};
 use crate::ports::cluster::{
-    Cluster, LIST_PAGE_SIZE, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, STATE_KEY,
-    ServiceAddress, StateDocument, WatchEvent,
+    Cluster, ConfigMapView, LIST_PAGE_SIZE, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent,
+    STATE_KEY, ServiceAddress, StateDocument, WatchEvent,
 };
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
@@ -109,6 +109,48 @@ impl KubeCluster {
 
     fn owner_selector(&self) -> String {
         format!("{LABEL_OWNER}={}", self.owner)
+    }
+
+    /// Watches one object: first as some server knows it, then every change; none when it is deleted.
+    fn watch_one<K>(
+        &self,
+        name: &str,
+    ) -> impl Stream<Item = Result<Option<K>, ClusterError>> + Send + use<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + 'static,
+    {
+        let objects = self.api::<K>();
+        let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+        let begun = async move {
+            // From any version: no list, and no right to one.
+            let events = objects.watch(&params, "0").await;
+            let events = events.map_err(|error| from_client(&error))?;
+            Ok::<_, ClusterError>(events.filter_map(|event| std::future::ready(shown(event))))
+        };
+        stream::once(begun).try_flatten()
+    }
+
+    /// Sets an annotation of a ConfigMap, for whoever asks the controller for something.
+    ///
+    /// # Errors
+    /// `NotFound`, `Refused` (RBAC), or transient.
+    pub async fn annotate_config_map(
+        &self,
+        name: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<(), ClusterError> {
+        let config_maps = self.api::<ConfigMap>();
+        let patch = serde_json::json!({"metadata": {"annotations": {key: value}}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        within(WRITE_TIMEOUT, config_maps.patch(name, &params, &patch))
+            .await
+            .map(drop)
     }
 
     /// Creates without decoding more of the answer than `T` asks for.
@@ -299,10 +341,17 @@ impl Cluster for KubeCluster {
         self.create::<_, IgnoredAny>(&event).await.map(drop)
     }
 
-    async fn config_map(&self, name: &str) -> Result<BTreeMap<String, String>, ClusterError> {
+    async fn config_map(&self, name: &str) -> Result<ConfigMapView, ClusterError> {
         let config_maps = self.api::<ConfigMap>();
         let config_map = within(GET_TIMEOUT, config_maps.get(name)).await?;
-        Ok(config_map.data.unwrap_or_default())
+        Ok(ConfigMapView {
+            annotations: config_map.metadata.annotations.unwrap_or_default(),
+            data: config_map.data.unwrap_or_default(),
+        })
+    }
+
+    fn watch_config_map(&self, name: &str) -> impl Stream<Item = Result<(), ClusterError>> + Send {
+        self.watch_one::<ConfigMap>(name).map_ok(drop)
     }
 
     async fn read_state(&self, name: &str) -> Result<Option<StateDocument>, ClusterError> {
@@ -406,25 +455,18 @@ impl Cluster for KubeCluster {
         &self,
         name: &str,
     ) -> impl Stream<Item = Result<Option<LeaseView>, ClusterError>> + Send {
-        let leases = self.api::<Lease>();
-        let params = WatchParams::default().fields(&format!("metadata.name={name}"));
-        let begun = async move {
-            // From any version: first the Lease as some server knows it, then every change. No list, and no right to one.
-            let events = leases.watch(&params, "0").await;
-            let events = events.map_err(|error| from_client(&error))?;
-            Ok::<_, ClusterError>(events.filter_map(|event| std::future::ready(lease_of(event))))
-        };
-        stream::once(begun).try_flatten()
+        let shown = self.watch_one::<Lease>(name);
+        shown.map_ok(|lease| lease.map(LeaseView::from))
     }
 }
 
-/// What a watch shows of the one Lease; nothing for a bookmark.
-fn lease_of(
-    event: Result<KubeWatchEvent<Lease>, kube::Error>,
-) -> Option<Result<Option<LeaseView>, ClusterError>> {
+/// What a watch shows of the one object; nothing for a bookmark.
+fn shown<K: Clone>(
+    event: Result<KubeWatchEvent<K>, kube::Error>,
+) -> Option<Result<Option<K>, ClusterError>> {
     match event {
-        Ok(KubeWatchEvent::Added(lease) | KubeWatchEvent::Modified(lease)) => {
-            Some(Ok(Some(lease.into())))
+        Ok(KubeWatchEvent::Added(object) | KubeWatchEvent::Modified(object)) => {
+            Some(Ok(Some(object)))
         }
         Ok(KubeWatchEvent::Deleted(_)) => Some(Ok(None)),
         Ok(KubeWatchEvent::Bookmark(_)) => None,

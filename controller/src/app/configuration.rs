@@ -64,9 +64,9 @@ pub(super) async fn from_cluster(environment: &Environment) -> Result<(Texts, Fa
         .await
         .map_err(|error| vec![no_cluster(&error)])?;
     let cluster = KubeCluster::new(client, &reference.namespace, "");
-    let data = cluster.config_map(&reference.name).await;
-    let data = data.map_err(|error| vec![not_read(&reference, &error)])?;
-    Ok(texts_of(&reference, data))
+    let read = cluster.config_map(&reference.name).await;
+    let read = read.map_err(|error| vec![not_read(&reference, &error)])?;
+    Ok(texts_of(&reference, read.data))
 }
 
 pub(super) fn no_cluster(error: &impl std::fmt::Display) -> String {

@@ -103,6 +103,7 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
         namespace: reference.namespace,
         pod_ip: environment.pod_ip.clone(),
         dev_mode: environment.dev_mode,
+        config_map: Some(reference.name),
         variables: extension.variables.clone(),
         template,
         config,
@@ -186,9 +187,9 @@ async fn load(
     environment: &Environment,
     extend: &Extend,
 ) -> Result<Checked, Failure> {
-    let data = persist("the ConfigMap", || cluster.config_map(&reference.name)).await;
-    let data = data.map_err(|error| vec![configuration::not_read(reference, &error)])?;
-    let (texts, mut failure) = configuration::texts_of(reference, data);
+    let read = persist("the ConfigMap", || cluster.config_map(&reference.name)).await;
+    let read = read.map_err(|error| vec![configuration::not_read(reference, &error)])?;
+    let (texts, mut failure) = configuration::texts_of(reference, read.data);
     let checked = configuration::check_extended(&texts, environment, extend);
     for warning in &checked.warnings {
         warn!("{warning}");

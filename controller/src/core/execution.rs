@@ -195,6 +195,7 @@ impl Execution {
             Event::NodeSeen(view) => self.node_seen(now, &view, &mut effects),
             Event::NodeGone(view) => self.node_gone(now, &view, &mut effects),
             Event::NodesRelisted(views) => self.nodes_relisted(now, &views, &mut effects),
+            Event::Cancelled { why } => self.cancel(now, why, &mut effects),
             Event::Woken => self.woken(now, &mut effects),
         }
         self.delete_ended_pods(&mut effects);
@@ -204,7 +205,7 @@ impl Execution {
 
     /// Does what became possible: ends the clearing, fills free slots, ends the execution.
     fn proceed(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.ended.is_some() || !self.clearing_is_over(now) {
+        if self.ended.is_some() || !(self.clearing_is_over(now) || self.has_nothing_to_create()) {
             return;
         }
         if self.clearing.is_some() {

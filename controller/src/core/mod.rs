@@ -1,6 +1,7 @@
 //! What the controller decides, without I/O: no runtime, cluster client, files, environment, clocks or randomness.
 
 pub mod backoff;
+pub mod by_hand;
 pub mod cron_expression;
 pub mod eligibility;
 pub mod event_message;
@@ -12,6 +13,7 @@ pub mod ids;
 pub mod invariants;
 pub mod job_pod;
 pub mod journal;
+pub mod label_selector;
 pub mod leadership;
 pub mod lease;
 pub mod limits;

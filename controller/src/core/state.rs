@@ -110,6 +110,8 @@ pub enum Reason {
     Unschedulable,
     /// Excluded: it has a taint that the job pod does not tolerate.
     Taint,
+    /// Excluded: whoever triggered the execution by hand asked for other nodes.
+    NotSelected,
     /// Failed: the pod succeeded without having posted a result.
     NoResult,
     /// Failed: a container ended badly.
@@ -144,16 +146,19 @@ pub enum Reason {
     MaxFailures,
     /// `Failed` or `NotStarted`: `executionDeadline` passed.
     ExecutionDeadline,
+    /// `Failed` or `NotStarted`: the execution was cancelled, by hand or to make room for the next one.
+    Cancelled,
 }
 
 impl Reason {
     /// Every reason, for metrics that begin at zero.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::NodeSelector,
         Self::NodeExpression,
         Self::NotReady,
         Self::Unschedulable,
         Self::Taint,
+        Self::NotSelected,
         Self::NoResult,
         Self::PodFailed,
         Self::Evicted,
@@ -171,6 +176,7 @@ impl Reason {
         Self::NodeLost,
         Self::MaxFailures,
         Self::ExecutionDeadline,
+        Self::Cancelled,
     ];
 
     /// The word for it in JSON, labels and text.
@@ -182,6 +188,7 @@ impl Reason {
             Self::NotReady => "NotReady",
             Self::Unschedulable => "Unschedulable",
             Self::Taint => "Taint",
+            Self::NotSelected => "NotSelected",
             Self::NoResult => "NoResult",
             Self::PodFailed => "PodFailed",
             Self::Evicted => "Evicted",
@@ -199,6 +206,7 @@ impl Reason {
             Self::NodeLost => "NodeLost",
             Self::MaxFailures => "MaxFailures",
             Self::ExecutionDeadline => "ExecutionDeadline",
+            Self::Cancelled => "Cancelled",
         }
     }
 }
@@ -211,4 +219,6 @@ pub enum Trigger {
     Schedule,
     /// `runOnStartup`.
     Startup,
+    /// A person.
+    Manual,
 }

@@ -248,6 +248,13 @@ impl OwnMetrics {
         self.next_schedule.set(due.map_or(0.0, seconds));
     }
 
+    /// So many ticks passed while nobody led, or the process stood still.
+    pub fn ticks_missed(&self, count: usize) {
+        self.dropped_ticks
+            .with_label_values(&["drop", Decision::Missed.as_str()])
+            .inc_by(count as u64);
+    }
+
     /// A due execution does not begin.
     pub fn tick_dropped(&self, decision: Decision) {
         self.dropped_ticks

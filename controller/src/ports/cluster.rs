@@ -60,6 +60,15 @@ pub struct StateDocument {
     pub text: String,
 }
 
+/// A ConfigMap, as far as the controller reads one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ConfigMapView {
+    /// `metadata.annotations`: what people ask for.
+    pub annotations: BTreeMap<String, String>,
+    /// `data`: the configuration.
+    pub data: BTreeMap<String, String>,
+}
+
 /// The calls that the controller makes.
 pub trait Cluster: Clone + Send + Sync + 'static {
     /// The bytes of a container's log, in order.
@@ -132,14 +141,18 @@ pub trait Cluster: Clone + Send + Sync + 'static {
     /// Any kind.
     fn create_event(&self, event: Event) -> impl Future<Output = Result<(), ClusterError>> + Send;
 
-    /// The data of a ConfigMap of this namespace.
+    /// A ConfigMap of this namespace, as the API server has it now (never from an old cache).
     ///
     /// # Errors
     /// `NotFound`, or transient.
     fn config_map(
         &self,
         name: &str,
-    ) -> impl Future<Output = Result<BTreeMap<String, String>, ClusterError>> + Send;
+    ) -> impl Future<Output = Result<ConfigMapView, ClusterError>> + Send;
+
+    /// Tells that a ConfigMap of this namespace may have changed: once where there is one, then with every change and its
+    /// deletion. It ends now and then, or with an error item; the caller begins again after a pause.
+    fn watch_config_map(&self, name: &str) -> impl Stream<Item = Result<(), ClusterError>> + Send;
 
     /// The state record in the ConfigMap `name` of this namespace, as the API server has it now; none where there is no such
     /// ConfigMap.

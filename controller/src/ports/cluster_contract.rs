@@ -13,8 +13,8 @@ use futures::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 
 use super::cluster::{
-    Cluster, LeaseRecord, LeaseView, PodPhase, PodView, PodWatchEvent, STATE_KEY, ServiceAddress,
-    StateDocument, WatchEvent,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, PodPhase, PodView, PodWatchEvent, STATE_KEY,
+    ServiceAddress, StateDocument, WatchEvent,
 };
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::core::ids::ExecutionId;
@@ -534,20 +534,49 @@ pub async fn a_created_event_can_be_seen(cluster: impl Cluster, mut control: imp
 
 /// A ConfigMap is read as it stands.
 pub async fn a_config_map_is_read_as_it_stands(cluster: impl Cluster, mut control: impl Control) {
-    let map = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE}, "data": data});
-    control
-        .create(map(
-            "full",
-            json!({"config.yaml": "name: a\n", "other": ""}),
-        ))
-        .await;
-    control.create(map("empty", Value::Null)).await;
-    let full = BTreeMap::from([
-        ("config.yaml".into(), "name: a\n".into()),
-        ("other".into(), String::new()),
-    ]);
+    let data = json!({"config.yaml": "name: a\n", "other": ""});
+    let map = |name: &str, annotations: Value, data: Value| {
+        let metadata = json!({"name": name, "namespace": NAMESPACE, "annotations": annotations});
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+    };
+    let asked = json!({"example.com/asked": "now"});
+    control.create(map("full", asked, data)).await;
+    control.create(map("empty", Value::Null, Value::Null)).await;
+    let full = ConfigMapView {
+        annotations: BTreeMap::from([("example.com/asked".into(), "now".into())]),
+        data: BTreeMap::from([
+            ("config.yaml".into(), "name: a\n".into()),
+            ("other".into(), String::new()),
+        ]),
+    };
     assert_eq!(cluster.config_map("full").await, Ok(full));
-    assert_eq!(cluster.config_map("empty").await, Ok(BTreeMap::new()));
+    assert_eq!(
+        cluster.config_map("empty").await,
+        Ok(ConfigMapView::default())
+    );
+}
+
+/// Whoever watches a ConfigMap is told of it as it is, and of each change of it, but not of others.
+pub async fn a_watched_config_map_is_told_as_it_is_then_with_every_change(cluster: impl Cluster) {
+    let write = async |name: &str, version: Option<String>, text: &str| {
+        let written = cluster.write_state(name, version.as_deref(), text).await;
+        Some(written.expect("it is written"))
+    };
+    let other = write("other", None, "1").await;
+    let mut version = write("watched", None, "1").await;
+    let mut changes = pin!(cluster.watch_config_map("watched"));
+    for text in ["1", "2", "3"] {
+        if text != "1" {
+            version = write("watched", version, text).await;
+        }
+        let told = tokio::time::timeout(PATIENCE, changes.next()).await;
+        assert_eq!(told.expect("a change is told"), Some(Ok(())), "{text}");
+        let read = cluster.config_map("watched").await.expect("it is read");
+        assert_eq!(read.data[STATE_KEY], text);
+    }
+    write("other", other, "2").await;
+    let told = tokio::time::timeout(PATIENCE, changes.next()).await;
+    assert!(told.is_err(), "another ConfigMap changed: {told:?}");
 }
 
 /// The state record is created once and changed only from the version that was read; the rest of its ConfigMap stays.
@@ -605,7 +634,8 @@ pub async fn the_state_record_changes_only_from_the_version_read(
         ("other".into(), "kept".into()),
         (STATE_KEY.into(), "three".into()),
     ]);
-    assert_eq!(cluster.config_map("b-state").await, Ok(kept));
+    let read = cluster.config_map("b-state").await;
+    assert_eq!(read.expect("it is read").data, kept);
 }
 
 /// A Service is reached by its cluster address, a headless one by its name.

@@ -28,9 +28,32 @@ pub(super) struct Announcement {
     pub(super) note: String,
     /// What was being done.
     pub(super) action: &'static str,
+    /// Whether somebody should look at it.
+    pub(super) is_warning: bool,
 }
 
-/// Tells it as a warning. Whoever cannot be told is logged: an event is a courtesy.
+impl Announcement {
+    /// About what the controller does, or does not, as it was told to.
+    pub(super) fn normal(reason: &str, note: String) -> Self {
+        Self {
+            pod: None,
+            reason: reason.to_owned(),
+            note,
+            action: "RunExecution",
+            is_warning: false,
+        }
+    }
+
+    /// About what somebody should look at.
+    pub(super) fn warning(reason: &str, note: String) -> Self {
+        Self {
+            is_warning: true,
+            ..Self::normal(reason, note)
+        }
+    }
+}
+
+/// Tells it. Whoever cannot be told is logged: an event is a courtesy.
 pub(super) async fn tell<P: Ports>(
     api: ApiCalls<P>,
     settings: &Settings,
@@ -56,6 +79,11 @@ fn kubernetes_event<P: Ports>(ports: &P, settings: &Settings, announcement: Anno
         uid: Some(uid),
         ..ObjectReference::default()
     });
+    let kind = if announcement.is_warning {
+        "Warning"
+    } else {
+        "Normal"
+    };
     let related = pod.is_some().then(|| owner.clone());
     let regarding = pod.unwrap_or(owner);
     let name = regarding.name.clone().unwrap_or_default();
@@ -71,7 +99,7 @@ fn kubernetes_event<P: Ports>(ports: &P, settings: &Settings, announcement: Anno
         action: Some(announcement.action.to_owned()),
         reason: Some(announcement.reason),
         note: Some(cut(announcement.note)),
-        type_: Some("Warning".to_owned()),
+        type_: Some(kind.to_owned()),
         regarding: Some(regarding),
         related,
         ..Event::default()

@@ -3,6 +3,7 @@
 //! It never waits for the cluster or the disk: effects run as tasks, and their answers come back as events. A panic in a task
 //! ends the loop, and with it the process: a dead part would leave slots hanging.
 
+mod by_hand;
 mod callbacks;
 mod creation;
 mod deletions;
@@ -20,23 +21,26 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tracing::{info, warn};
 
 use self::deletions::HeldDeletion;
-use self::schedule::ScheduleState;
+use self::schedule::{ScheduleState, ToldDrops};
 use super::admission::Admission;
+use super::announcement::Announcement;
 use super::api_calls::{ApiCalls, WriteBounds};
 use super::event::Event;
 use super::fence::Fence;
 use super::handle::ControllerHandle;
 use super::journal::{Journal, JournalWrites};
-use super::preparation::{Due, NotPrepared, Preparation, Prepared};
+use super::preparation::{NotPrepared, Prepared};
 use super::replica::timing;
 use super::state_record::StateHandle;
 use super::summary_writes::SummaryWrites;
 use super::{Ports, Settings, watches};
 use crate::config::pod_template::PodTemplate;
+use crate::core::by_hand::Handled;
 use crate::core::execution::{self, Execution, Found};
 use crate::core::ids::ExecutionId;
 use crate::core::job_pod::JobPodSpec;
 use crate::core::journal::Frozen;
+use crate::core::record::{AlreadyHandled, Claim, Request};
 use crate::core::report_name;
 use crate::core::state::Trigger;
 use crate::core::summary;
@@ -63,7 +67,10 @@ pub struct Controller<P: Ports> {
     events_sender: mpsc::Sender<Event>,
     tasks: JoinSet<Option<Event>>,
     schedule: ScheduleState,
+    told_drops: ToldDrops,
     may_run_on_startup: bool,
+    /// When it was made.
+    began: Timestamp,
     state: StateHandle<P>,
     /// Of this leader; none before it has taken over.
     epoch: Option<u64>,
@@ -73,7 +80,13 @@ pub struct Controller<P: Ports> {
     held_deletions: Vec<HeldDeletion>,
     /// The execution that has ended and is in the state record until its summary is on the volume.
     closing: Option<ExecutionId>,
+    /// The execution that is being prepared or runs, as it was claimed.
+    in_progress: Option<Claim>,
     preparing: bool,
+    /// The one that begins when that has ended.
+    next: Option<Claim>,
+    /// What people have asked for and was handled; none before anything is known of it.
+    by_hand: Option<Handled>,
     /// What the watch showed while an execution was being prepared.
     unheard: Vec<PodWatchEvent>,
     current: Option<Current<P::Reports>>,
@@ -151,6 +164,7 @@ impl<P: Ports> Controller<P> {
             watch.await;
             None
         });
+        let began = ports.clock().wall();
         let api = ApiCalls::new(ports, term.writes, Arc::clone(&metrics));
         let controller = Self {
             state: StateHandle::new(api.clone(), &settings.config.name),
@@ -163,12 +177,17 @@ impl<P: Ports> Controller<P> {
             held_deletions: Vec::new(),
             closing: None,
             may_run_on_startup: term.may_run_on_startup,
+            began,
             metrics,
             admission,
             events,
             tasks,
             schedule,
+            told_drops: ToldDrops::default(),
+            in_progress: None,
             preparing: false,
+            next: None,
+            by_hand: None,
             unheard: Vec::new(),
             current: None,
             ended: None,
@@ -267,75 +286,15 @@ impl<P: Ports> Controller<P> {
             .is_some_and(|due| due <= now.monotonic)
         {
             self.schedule.startup = None;
-            self.begin(Trigger::Startup, now.wall);
+            self.begin(now, Request::of(Trigger::Startup, now.wall));
         }
-        if let Some(due) = self
+        if let Some(tick) = self
             .schedule
             .take_due(&self.settings.config.schedule, now.wall)
         {
             self.metrics.own().next_schedule(self.schedule.next);
-            self.tick(now, due);
+            self.tick(now, tick);
         }
-    }
-
-    /// A scheduled time has come, or was missed and is the newest.
-    fn tick(&mut self, now: Now, due: Timestamp) {
-        let config = &self.settings.config;
-        let late = Duration::try_from(now.wall.duration_since(due)).unwrap_or_default();
-        if config.suspend {
-            self.drop_tick(due, Decision::Suspended, "the controller is suspended");
-        } else if config.starting_deadline.is_some_and(|limit| late > limit) {
-            self.drop_tick(due, Decision::Missed, "startingDeadlineSeconds have passed");
-        } else {
-            self.begin(Trigger::Schedule, due);
-        }
-    }
-
-    fn begin(&mut self, trigger: Trigger, scheduled_time: Timestamp) {
-        if self.preparing || self.current.is_some() {
-            let why = "the previous execution is still in progress";
-            if trigger == Trigger::Schedule {
-                self.drop_tick(scheduled_time, Decision::Forbid, why);
-            }
-            return;
-        }
-        self.metrics.own().execution_started(scheduled_time);
-        self.prepare(Due {
-            trigger,
-            scheduled_time,
-            to_the_second: self.settings.config.schedule.is_finer_than_minutes(),
-            claim: None,
-        });
-    }
-
-    /// A tick is not run, and nobody runs it afterwards.
-    fn drop_tick(&mut self, scheduled_time: Timestamp, decision: Decision, why: &str) {
-        self.metrics.own().tick_dropped(decision);
-        info!(scheduled_time = %scheduled_time, "execution dropped: {why}");
-        let state = self.state.clone();
-        self.spawn(async move {
-            let dropped = state.update(|record| record.handle_tick(scheduled_time));
-            if let Err(error) = dropped.await {
-                warn!(scheduled_time = %scheduled_time, error = %error, "dropped tick not recorded");
-            }
-            None
-        });
-    }
-
-    fn prepare(&mut self, due: Due) {
-        self.preparing = true;
-        let preparation = Preparation {
-            api: self.api.clone(),
-            state: self.state.clone(),
-            epoch: self.epoch.unwrap_or_default(),
-            settings: Arc::clone(&self.settings),
-            metrics: Arc::clone(&self.metrics),
-            admission: Arc::clone(&self.admission),
-        };
-        self.spawn(async move {
-            let prepared = preparation.prepare(due).await;
-            Some(Event::Prepared(prepared.map(Box::new)))
-        });
     }
 
     fn handle(&mut self, event: Event) {
@@ -375,6 +334,11 @@ impl<P: Ports> Controller<P> {
                 self.tell(now, &execution, looked);
             }
             Event::Recovered(recovered) => self.recovered(now, *recovered),
+            Event::ConfigMapRead(view) => self.annotations_read(now, &view),
+            Event::CancelRecorded(claim) => self.cancel_recorded(now, &claim),
+            Event::ReplaceRecorded { old, next } => {
+                self.replace_recorded(now, old.as_ref(), next);
+            }
             Event::HistoryFound(id, summary) => self.history_found(&id, &summary),
             Event::ResultFound {
                 execution,
@@ -406,9 +370,28 @@ impl<P: Ports> Controller<P> {
 
     fn not_started(&mut self, error: &NotPrepared) {
         self.preparing = false;
+        self.in_progress = None;
         self.unheard.clear();
         self.metrics.own().execution_not_started(Decision::Refused);
         warn!(error = %error, "execution not started");
+        if !matches!(error, NotPrepared::Claimed(_)) {
+            self.announce(Announcement::warning(
+                "ExecutionNotStarted",
+                error.to_string(),
+            ));
+            let state = self.state.clone();
+            self.spawn(async move {
+                let withdrawn = state.update(|record| {
+                    record.withdraw();
+                    Ok::<_, AlreadyHandled>(())
+                });
+                if let Err(error) = withdrawn.await {
+                    warn!(error = %error, "execution not withdrawn in the state record");
+                }
+                None
+            });
+        }
+        self.begin_next();
     }
 
     fn start(&mut self, now: Now, prepared: Prepared) {
@@ -426,7 +409,15 @@ impl<P: Ports> Controller<P> {
             "execution started"
         );
         self.warn_of_many_series(plan.nodes.len());
-        self.run_execution(now, prepared.frozen, prepared.found);
+        let cancelled = (self.in_progress.as_mut()).and_then(|claim| claim.cancelled.take());
+        let found = match (prepared.found, cancelled) {
+            (found, None) => found,
+            (found, cancelled) => Some(Found {
+                cancelled,
+                ..found.unwrap_or_default()
+            }),
+        };
+        self.run_execution(now, prepared.frozen, found);
         // Only now: what is `latest` of a node of the new list outlives its execution.
         for old in &prepared.pruned {
             self.kept.remove(old);

@@ -7,9 +7,10 @@ use super::recovery::Recovered;
 use crate::core::event_message::EventReport;
 use crate::core::execution;
 use crate::core::ids::ExecutionId;
+use crate::core::record::Claim;
 use crate::core::report::Results;
 use crate::core::summary::ExecutionSummary;
-use crate::ports::cluster::PodWatchEvent;
+use crate::ports::cluster::{ConfigMapView, PodWatchEvent};
 use crate::ports::error::ClusterError;
 
 /// Everything that can wake the loop, but for time.
@@ -32,6 +33,12 @@ pub(super) enum Event {
     },
     /// A leader has found out where to begin.
     Recovered(Box<Recovered>),
+    /// The controller's ConfigMap, as it is now.
+    ConfigMapRead(Box<ConfigMapView>),
+    /// The record says that this execution is cancelled, and that none is to follow it.
+    CancelRecorded(Claim),
+    /// The record says that `old`, if anything, is cancelled, and that `next` follows it.
+    ReplaceRecorded { old: Option<Claim>, next: Claim },
     /// A kept execution's summary was found on the volume.
     HistoryFound(ExecutionId, Box<ExecutionSummary>),
     /// A kept execution's result was found on the volume.

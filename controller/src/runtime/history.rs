@@ -62,7 +62,7 @@ pub(super) async fn restore<R: ReportStore>(
 }
 
 /// None where there is none: the Go original wrote none.
-async fn read_summary<R: ReportStore>(
+pub(super) async fn read_summary<R: ReportStore>(
     reports: &R,
     execution: &ExecutionId,
 ) -> Option<ExecutionSummary> {

@@ -108,6 +108,8 @@ pub struct Settings {
     pub pod_ip: Option<String>,
     /// Whether any node and execution may call back.
     pub dev_mode: bool,
+    /// The name of the ConfigMap whose annotations people ask with; none where nobody can.
+    pub config_map: Option<String>,
     /// What owns the job pods.
     pub owner: Option<OwnerReference>,
     /// What an extension adds to the environment of job pods.

@@ -12,8 +12,9 @@ use super::admission::Admission;
 use super::api_calls::ApiCalls;
 use super::journal::Journal;
 use super::state_record::{StateError, StateHandle};
-use super::{Ports, Settings, callback_address, recovery};
+use super::{Ports, Settings, callback_address, history, recovery};
 use crate::config::{Config, FailurePolicy};
+use crate::core::by_hand::{Selected, Selection};
 use crate::core::eligibility::Eligibility;
 use crate::core::execution::{Found, Plan, PlannedNode, StoredReports};
 use crate::core::ids::ExecutionId;
@@ -21,9 +22,9 @@ use crate::core::job_pod::JobPodSpec;
 use crate::core::journal::{self, Entry, Frozen, epoch_of};
 use crate::core::limits::Limits;
 use crate::core::names;
-use crate::core::record::{AlreadyHandled, Claim};
+use crate::core::record::{AlreadyHandled, Claim, Request};
 use crate::core::retention;
-use crate::core::state::{Reason, Trigger};
+use crate::core::state::Reason;
 use crate::core::views::{NodeView, PodView};
 use crate::metrics::Metrics;
 use crate::ports::clock::Clock as _;
@@ -34,15 +35,25 @@ use crate::ports::report_store::{ReportMetadata, ReportStore as _};
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// An execution that is due.
+/// An execution that is to begin.
 #[derive(Debug, Clone)]
-pub(super) struct Due {
-    pub(super) trigger: Trigger,
-    pub(super) scheduled_time: Timestamp,
-    /// Whether its id needs seconds: `@every` under a minute.
-    pub(super) to_the_second: bool,
-    /// Where the state record names it already.
-    pub(super) claim: Option<Claim>,
+pub(super) enum Ask {
+    /// Nobody has claimed it yet.
+    New(Request),
+    /// The record has it as the one to follow another, which has ended.
+    Next(Claim),
+    /// The record has it in progress; whoever claimed it was killed.
+    Found(Claim),
+}
+
+impl Ask {
+    /// The execution that begins.
+    pub(super) fn claim(&self) -> Claim {
+        match self {
+            Self::New(request) => request.claim(),
+            Self::Next(claim) | Self::Found(claim) => claim.clone(),
+        }
+    }
 }
 
 /// What an execution begins with.
@@ -61,6 +72,9 @@ pub(super) enum NotPrepared {
     /// Another leader ran the tick, or leads now.
     #[error(transparent)]
     Claimed(#[from] StateError<AlreadyHandled>),
+    /// It was asked for over nodes that cannot be told.
+    #[error("{0}")]
+    Selection(String),
     /// A refusal that repeating does not change.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -83,15 +97,17 @@ impl<P: Ports> Preparation<P> {
     ///
     /// # Errors
     /// [`NotPrepared`]; what may pass is repeated instead.
-    pub(super) async fn prepare(self, due: Due) -> Result<Prepared, NotPrepared> {
+    pub(super) async fn prepare(self, ask: Ask) -> Result<Prepared, NotPrepared> {
         let api = &self.api;
         let config = &self.settings.config;
         let started = api.ports.clock().now();
-        if due.claim.is_none() {
-            self.state
-                .update(|record| record.claim(due.trigger, due.scheduled_time))
-                .await?;
+        match &ask {
+            Ask::New(request) => _ = self.state.update(|record| record.claim(request)).await?,
+            Ask::Next(claim) => self.state.update(|record| record.begin_next(claim)).await?,
+            Ask::Found(_) => {}
         }
+        let claim = ask.claim();
+        let selected = self.selected(claim.selection.as_ref()).await?;
         let pod_ip = self.settings.pod_ip.as_deref();
         let cluster = api.cluster();
         let callback_address = persist(api, "get_service", || {
@@ -101,19 +117,18 @@ impl<P: Ports> Preparation<P> {
         let nodes = persist(api, "list_nodes", || cluster.list_nodes()).await?;
         let pods = persist(api, "list_pods", || cluster.list_pods()).await?;
         let present = list_executions(api, &self.metrics).await;
-        let taken_up = due.claim.as_ref().and_then(|claim| claim.id.clone());
-        let id = match &taken_up {
+        let id = match &claim.id {
             Some(id) => id.clone(),
-            None => self.choose_id(&due, &present, &pods).await,
+            None => self.choose_id(&ask, present.clone(), &pods).await,
         };
         let pruned = self.open(&id, present).await;
-        let (eligible, excluded) = partition(&self.settings, &id, nodes);
+        let (eligible, excluded) = partition(&self.settings, &id, &selected, nodes);
         let plan = Plan {
             owner: config.name.clone(),
             pool_size: config.pod_pool_size.of(eligible.len()),
             limits: limits(config, eligible.len()),
-            trigger: due.trigger,
-            scheduled_time: due.scheduled_time,
+            trigger: claim.trigger,
+            scheduled_time: claim.scheduled_time,
             started,
             result_expected: !config.metrics.gauges.is_empty(),
             nodes: name_pods(&config.name, &id, eligible),
@@ -134,12 +149,12 @@ impl<P: Ports> Preparation<P> {
                 Ok::<_, AlreadyHandled>(())
             })
             .await?;
-        let found = match taken_up {
+        let found = match claim.id {
             None => None,
             Some(_) => Some(Found {
-                entries: Vec::new(),
                 reports: self.stored_reports(&frozen.plan).await,
                 pods,
+                ..Found::default()
             }),
         };
         Ok(Prepared {
@@ -149,21 +164,47 @@ impl<P: Ports> Preparation<P> {
         })
     }
 
-    async fn choose_id(&self, due: &Due, present: &[ExecutionId], pods: &[PodView]) -> ExecutionId {
-        let mut taken = present.to_vec();
-        if due.claim.is_some() {
+    async fn choose_id(
+        &self,
+        ask: &Ask,
+        mut taken: Vec<ExecutionId>,
+        pods: &[PodView],
+    ) -> ExecutionId {
+        if matches!(ask, Ask::Found(_)) {
             // Its process was killed before it did anything: what it left is no execution.
-            for id in present {
+            for id in taken.clone() {
                 let reports = self.api.ports.reports();
                 let is_left = |files: &[ReportMetadata]| {
                     files.iter().all(|file| epoch_of(&file.name).is_some())
                 };
-                if matches!(reports.list(id).await, Ok(files) if is_left(&files)) {
-                    taken.retain(|other| other != id);
+                if matches!(reports.list(&id).await, Ok(files) if is_left(&files)) {
+                    taken.retain(|other| *other != id);
                 }
             }
         }
-        choose_id(due, &taken, pods)
+        let to_the_second = self.settings.config.schedule.is_finer_than_minutes();
+        choose_id(ask.claim().scheduled_time, to_the_second, &taken, pods)
+    }
+
+    /// What a person asked for, with the nodes of the execution that it names.
+    async fn selected(&self, selection: Option<&Selection>) -> Result<Selected, NotPrepared> {
+        let Some(selection) = selection else {
+            return Ok(Selected::default());
+        };
+        let earlier = match &selection.from {
+            None => None,
+            Some(id) => {
+                let summary = history::read_summary(self.api.ports.reports(), id).await;
+                Some(summary.ok_or_else(|| {
+                    NotPrepared::Selection(format!(
+                        "from: execution {id} has no summary in the report directory, want the id of a kept execution"
+                    ))
+                })?)
+            }
+        };
+        selection
+            .selected(earlier.as_ref())
+            .map_err(NotPrepared::Selection)
     }
 
     fn job_pod(&self, callback_address: String) -> JobPodSpec {
@@ -277,14 +318,19 @@ async fn list_executions<P: Ports>(api: &ApiCalls<P>, metrics: &Metrics) -> Vec<
 }
 
 /// The scheduled minute; with seconds where that is taken or too coarse, and the next free second where even that is taken.
-fn choose_id(due: &Due, present: &[ExecutionId], pods: &[PodView]) -> ExecutionId {
+fn choose_id(
+    due: Timestamp,
+    to_the_second: bool,
+    present: &[ExecutionId],
+    pods: &[PodView],
+) -> ExecutionId {
     let of_pods = pods.iter().filter_map(|pod| pod.execution.as_ref());
     let taken: BTreeSet<&ExecutionId> = present.iter().chain(of_pods).collect();
-    let minute = ExecutionId::of_minute(due.scheduled_time);
-    if !due.to_the_second && !taken.contains(&minute) {
+    let minute = ExecutionId::of_minute(due);
+    if !to_the_second && !taken.contains(&minute) {
         return minute;
     }
-    let mut time = due.scheduled_time;
+    let mut time = due;
     loop {
         let id = ExecutionId::of_second(time);
         if !taken.contains(&id) {
@@ -301,6 +347,7 @@ fn choose_id(due: &Due, present: &[ExecutionId], pods: &[PodView]) -> ExecutionI
 fn partition(
     settings: &Settings,
     id: &ExecutionId,
+    selected: &Selected,
     nodes: Vec<NodeView>,
 ) -> (Vec<NodeView>, Vec<(String, Reason, String)>) {
     let config = &settings.config;
@@ -319,7 +366,12 @@ fn partition(
     let mut eligible = Vec::new();
     let mut excluded = Vec::new();
     for node in nodes {
-        match eligibility.exclusion(&node, || tolerations(&node.name)) {
+        let not_selected = selected
+            .exclusion(&node.name, &node.labels)
+            .map(|message| (Reason::NotSelected, message));
+        let exclusion =
+            not_selected.or_else(|| eligibility.exclusion(&node, || tolerations(&node.name)));
+        match exclusion {
             None => eligible.push(node),
             Some((reason, message)) => excluded.push((node.name, reason, message)),
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::Ports;
@@ -13,13 +14,14 @@ use super::api_calls::ApiCalls;
 use super::journal;
 use super::preparation::persist;
 use super::state_record::StateHandle;
+use crate::core::by_hand::Handled;
 use crate::core::execution::{Found, StoredReports};
 use crate::core::ids::ExecutionId;
 use crate::core::journal::{Entry, Frozen, epoch_of};
-use crate::core::record::{Claim, StateRecord};
+use crate::core::record::{Claim, NewLeader, StateRecord};
 use crate::core::report_name;
 use crate::ports::clock::Clock as _;
-use crate::ports::cluster::Cluster as _;
+use crate::ports::cluster::{Cluster as _, ConfigMapView};
 use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreErrorKind};
 
 /// The pause before something is tried again that only a person can mend, or a volume that does not answer.
@@ -34,6 +36,8 @@ pub(super) struct Recovered {
     pub(super) kept: Vec<ExecutionId>,
     /// What is in progress.
     pub(super) in_progress: InProgress,
+    /// The controller's ConfigMap, where it has one and that is there.
+    pub(super) config_map: Option<ConfigMapView>,
 }
 
 /// What is in progress when a leader begins.
@@ -54,16 +58,32 @@ pub(super) struct Journaled {
 }
 
 /// Takes over. Returns when it is done, however long that takes.
-pub(super) async fn recover<P: Ports>(api: &ApiCalls<P>, state: &StateHandle<P>) -> Recovered {
+/// `began` is when this leader did.
+pub(super) async fn recover<P: Ports>(
+    api: &ApiCalls<P>,
+    state: &StateHandle<P>,
+    began: Timestamp,
+    config_map: Option<&str>,
+) -> Recovered {
     let reports = api.ports.reports();
     let kept = patiently(api, "report directory", || reports.list_executions()).await;
     let newest = match kept.last() {
         Some(newest) => files(api, newest).await.unwrap_or_default(),
         None => Vec::new(),
     };
-    let journal_epoch = newest.iter().filter_map(|file| epoch_of(file)).max();
+    let config_map = match config_map {
+        Some(name) => read_config_map(api, name).await,
+        None => None,
+    };
+    let leader = NewLeader {
+        journal: newest.iter().filter_map(|file| epoch_of(file)).max(),
+        began,
+        asked: config_map
+            .as_ref()
+            .map(|view| Handled::of(&view.annotations)),
+    };
     let record = loop {
-        match state.take_over(journal_epoch).await {
+        match state.take_over(&leader).await {
             Ok(record) => break record,
             Err(refused) => {
                 error!(error = %refused, "the state record is refused: no execution begins until that is mended");
@@ -79,6 +99,18 @@ pub(super) async fn recover<P: Ports>(api: &ApiCalls<P>, state: &StateHandle<P>)
         record,
         kept,
         in_progress,
+        config_map,
+    }
+}
+
+async fn read_config_map<P: Ports>(api: &ApiCalls<P>, name: &str) -> Option<ConfigMapView> {
+    let cluster = api.cluster();
+    match persist(api, "get_config_map", || cluster.config_map(name)).await {
+        Ok(read) => Some(read),
+        Err(error) => {
+            warn!(config_map = name, error = %error, "the ConfigMap cannot be read");
+            None
+        }
     }
 }
 
@@ -123,6 +155,7 @@ async fn take_up<P: Ports>(api: &ApiCalls<P>, claim: Claim) -> InProgress {
         entries,
         pods,
         reports: by_node(nodes, files),
+        cancelled: claim.cancelled,
     };
     info!(execution_id = %id, entries = found.entries.len(), pods = found.pods.len(), "execution taken up");
     InProgress::Journaled(Box::new(Journaled { frozen, found }))

@@ -12,7 +12,7 @@ use super::Ports;
 use super::api_calls::ApiCalls;
 use crate::core::backoff::backoff;
 use crate::core::names;
-use crate::core::record::StateRecord;
+use crate::core::record::{NewLeader, StateRecord};
 use crate::ports::clock::Clock as _;
 use crate::ports::cluster::Cluster as _;
 use crate::ports::error::{ClusterError, ClusterErrorKind};
@@ -72,17 +72,14 @@ impl<P: Ports> StateHandle<P> {
     ///
     /// # Errors
     /// `Refused`: RBAC, or a record that is not ours.
-    pub(super) async fn take_over(
-        &self,
-        journal_epoch: Option<u64>,
-    ) -> Result<StateRecord, ClusterError> {
+    pub(super) async fn take_over(&self, leader: &NewLeader) -> Result<StateRecord, ClusterError> {
         let mut known = self.known.lock().await;
         let mut tries = 1;
         loop {
             let taken = match self.read(&mut known).await {
                 Ok(()) => {
                     let mut record = known.record.clone();
-                    record.take_over(journal_epoch);
+                    record.take_over(leader);
                     self.write(&mut known, record).await
                 }
                 Err(error) => Err(error),

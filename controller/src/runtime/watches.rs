@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::Ports;
+use super::api_calls::ApiCalls;
 use super::event::Event;
 use crate::core::execution;
 use crate::core::ids::ExecutionId;
@@ -47,6 +48,42 @@ pub(super) async fn nodes<P: Ports>(ports: P, events: mpsc::Sender<Event>, id: E
         if (forward(&ports, watch, &events, told, &mut pause).await).is_break() {
             return;
         }
+    }
+}
+
+/// Watches the controller's ConfigMap. What the watch shows may be old, so it only says when to look.
+pub(super) async fn config_map<P: Ports>(
+    api: ApiCalls<P>,
+    events: mpsc::Sender<Event>,
+    name: String,
+) {
+    let mut pause = PAUSE_MIN;
+    let clock = api.ports.clock();
+    loop {
+        let mut changes = pin!(api.cluster().watch_config_map(&name));
+        while let Some(change) = changes.next().await {
+            let read = async {
+                change?;
+                api.call("get_config_map", api.cluster().config_map(&name))
+                    .await
+            };
+            match read.await {
+                Ok(view) => {
+                    pause = PAUSE_MIN;
+                    let read = Event::ConfigMapRead(Box::new(view));
+                    if events.send(read).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    warn!(config_map = name, error = %error, pause_ms = pause.as_millis(), "the ConfigMap cannot be read");
+                    break;
+                }
+            }
+        }
+        // Begun again, it shows once more what is there.
+        clock.sleep_until(clock.monotonic().after(pause)).await;
+        pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 

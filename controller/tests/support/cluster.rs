@@ -8,8 +8,8 @@ use bytes::Bytes;
 use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::ports::cluster::{
-    Cluster, LeaseRecord, LeaseView, NodeView, NodeWatchEvent, PodPhase, PodView, PodWatchEvent,
-    ServiceAddress, StateDocument,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeView, NodeWatchEvent, PodPhase, PodView,
+    PodWatchEvent, ServiceAddress, StateDocument,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -73,6 +73,8 @@ pub struct State {
     /// The state record.
     pub record: Option<StateDocument>,
     pub lease: Option<LeaseView>,
+    /// The controller's own, where it watches one.
+    pub config_map: Option<ConfigMapView>,
     watchers: Vec<mpsc::UnboundedSender<WatchItem>>,
     node_watchers: Vec<mpsc::UnboundedSender<NodeWatchItem>>,
     uids: u64,
@@ -181,6 +183,7 @@ impl TestCluster {
     pub fn new(nodes: &[&str]) -> Self {
         let state = State {
             nodes: nodes.iter().map(|name| node(name)).collect(),
+            config_map: Some(ConfigMapView::default()),
             ..State::default()
         };
         Self {
@@ -233,6 +236,35 @@ impl TestCluster {
     pub async fn until_created(&self, count: usize) {
         let enough = |state: &State| (state.creates.len() >= count).then_some(());
         self.until(&format!("{count} creates"), enough).await;
+    }
+
+    /// Sets an annotation of the controller's ConfigMap.
+    pub fn annotate(&self, key: &str, value: &str) {
+        self.change(|state| {
+            let config_map = state.config_map.get_or_insert_default();
+            config_map
+                .annotations
+                .insert(key.to_owned(), value.to_owned());
+        });
+    }
+
+    /// The events with that reason: the notes.
+    pub fn notes(&self, reason: &str) -> Vec<String> {
+        self.look(|state| {
+            let events = state.events.iter();
+            let events = events.filter(|event| event.reason.as_deref() == Some(reason));
+            events.filter_map(|event| event.note.clone()).collect()
+        })
+    }
+
+    /// Waits for an event with that reason: its note.
+    pub async fn until_told(&self, reason: &str) -> String {
+        let told = |state: &State| {
+            let mut events = state.events.iter();
+            let event = events.find(|event| event.reason.as_deref() == Some(reason))?;
+            event.note.clone()
+        };
+        self.until(reason, told).await
     }
 
     /// The pod of that name, as it is.
@@ -372,6 +404,7 @@ impl Cluster for TestCluster {
     }
 
     async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
+        self.change(|state| state.calls += 1);
         self.fault("delete_pod")?;
         self.change(|state| {
             let pod = state.pods.get(name).cloned();
@@ -426,8 +459,28 @@ impl Cluster for TestCluster {
         Ok(())
     }
 
-    async fn config_map(&self, _: &str) -> Result<BTreeMap<String, String>, ClusterError> {
-        Err(error(ClusterErrorKind::NotFound))
+    async fn config_map(&self, name: &str) -> Result<ConfigMapView, ClusterError> {
+        self.fault("config_map")?;
+        let found = self.look(|state| match (name, &state.record) {
+            (OWNER, _) => state.config_map.clone(),
+            (_, record) => record.as_ref().map(|_| ConfigMapView::default()),
+        });
+        found.ok_or_else(|| error(ClusterErrorKind::NotFound))
+    }
+
+    fn watch_config_map(&self, _: &str) -> impl Stream<Item = Result<(), ClusterError>> + Send {
+        let changes = self.changes.subscribe();
+        let start = (self.clone(), changes, None);
+        stream::unfold(start, |(cluster, mut changes, mut shown)| async move {
+            loop {
+                let config_map = cluster.look(|state| state.config_map.clone());
+                if config_map != shown {
+                    return Some((Ok(()), (cluster, changes, config_map)));
+                }
+                shown = config_map;
+                changes.changed().await.ok()?;
+            }
+        })
     }
 
     async fn read_state(&self, _: &str) -> Result<Option<StateDocument>, ClusterError> {

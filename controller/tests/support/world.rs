@@ -114,6 +114,7 @@ impl Setup {
             instance: "audit-0".to_owned(),
             pod_ip: self.pod_ip,
             dev_mode: self.dev_mode,
+            config_map: Some("audit".to_owned()),
             owner: None,
             variables: self.variables,
         };

@@ -160,6 +160,7 @@ macro_rules! contract {
                 what_does_not_exist_is_not_found
                 a_label_that_is_no_execution_id_is_none
                 a_watch_of_nothing_begins_too
+                a_watched_config_map_is_told_as_it_is_then_with_every_change
                 a_lease_is_created_once_and_updated_at_the_version_read
                 a_lease_that_is_not_there_is_not_found;
             with_others:

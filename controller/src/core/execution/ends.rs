@@ -149,6 +149,25 @@ impl Execution {
         }
     }
 
+    /// No further pod is created, and those that run are deleted: the execution ends with the last of them.
+    pub(super) fn cancel(&mut self, now: Now, why: String, effects: &mut Vec<Effect>) {
+        if self.ended.is_some() {
+            return;
+        }
+        let cause = (Reason::Cancelled, why);
+        self.stop(now, &cause, effects);
+        // Also where it had been stopped for another reason, and only those that ran were waited for.
+        self.stopped = Some(cause.clone());
+        for index in self.running_indices().collect::<Vec<_>>() {
+            self.overdue(now, index, cause.clone(), effects);
+        }
+    }
+
+    /// Whether it was stopped before its first pod: the pods of other executions are in nobody's way then.
+    pub(super) fn has_nothing_to_create(&self) -> bool {
+        self.is_stopped() && self.ended_nodes == self.nodes.len()
+    }
+
     /// The next turn of a waiting node will not come.
     pub(super) fn give_up_waiting(
         &mut self,

@@ -156,6 +156,11 @@ pub enum Event {
         /// The report's stored name.
         name: String,
     },
+    /// The execution is to end now: no further pod is created, and those that run are deleted.
+    Cancelled {
+        /// Why, for people.
+        why: String,
+    },
     /// The time of [`super::Execution::next_wakeup`] has come.
     Woken,
 }

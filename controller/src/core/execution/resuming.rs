@@ -28,6 +28,8 @@ pub struct Found {
     pub pods: Vec<PodView>,
     /// The stored reports by node.
     pub reports: BTreeMap<String, StoredReports>,
+    /// Why it is cancelled, where that was decided before.
+    pub cancelled: Option<String>,
 }
 
 /// A node's reports on the volume.
@@ -72,6 +74,9 @@ impl Execution {
             effects.extend(execution.delete_previous());
         }
         let present = execution.take_up_pods(now, own, &mut effects);
+        if let Some(why) = found.cancelled {
+            execution.cancel(now, why, &mut effects);
+        }
         execution.settle_absent(now, &present, &mut effects);
         execution.proceed(now, &mut effects);
         (execution, effects)

@@ -7,9 +7,9 @@ use super::Execution;
 use super::announcing::Failures;
 use crate::core::ids::ExecutionId;
 use crate::core::limits::Limits;
-use crate::core::node_run::NodeRun;
+use crate::core::node_run::{Failure, NodeRun};
 use crate::core::pod_pool::PodPool;
-use crate::core::state::{ExecutionState, NodeState};
+use crate::core::state::{ExecutionState, NodeState, Reason};
 use crate::core::summary::{ExecutionSummary, NodeSummary, SCHEMA_VERSION};
 
 impl Execution {
@@ -63,10 +63,17 @@ impl Execution {
         &self.failures
     }
 
-    /// Whether no further pod is created, and the execution has failed.
+    /// Whether no further pod is created, and the execution has failed or was cancelled.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped.is_some()
+    }
+
+    /// Whether it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        let is_it = |(reason, _): &Failure| *reason == Reason::Cancelled;
+        self.stopped.as_ref().is_some_and(is_it)
     }
 
     pub(super) fn count(&self, state: NodeState) -> usize {
@@ -81,6 +88,7 @@ impl Execution {
         }
         match self.count(NodeState::Succeeded) {
             _ if self.nodes.is_empty() => ExecutionState::Empty,
+            _ if self.is_cancelled() => ExecutionState::Cancelled,
             _ if self.is_stopped() || self.failures_exceed_the_limit() => ExecutionState::Failed,
             0 => ExecutionState::Failed,
             all if all == self.nodes.len() => ExecutionState::Succeeded,

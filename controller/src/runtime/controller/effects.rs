@@ -236,6 +236,7 @@ impl<P: Ports> Controller<P> {
                 node.message()
             ),
             action: "RunJobPod",
+            is_warning: true,
         });
     }
 
@@ -253,7 +254,8 @@ impl<P: Ports> Controller<P> {
             ExecutionState::Degraded => "Degraded",
             ExecutionState::Failed => "Failed",
             ExecutionState::Empty => "Empty",
-            _ => return,
+            ExecutionState::Cancelled => "Cancelled",
+            ExecutionState::Running | ExecutionState::Succeeded => return,
         };
         let counts = counts_text(execution);
         let failures = execution.failures().text();
@@ -262,12 +264,8 @@ impl<P: Ports> Controller<P> {
         } else {
             format!("; failures: {failures}")
         };
-        self.announce(Announcement {
-            pod: None,
-            reason: format!("Execution{state}"),
-            note: format!("execution {}: {counts}{why}", execution.id()),
-            action: "RunExecution",
-        });
+        let note = format!("execution {}: {counts}{why}", execution.id());
+        self.announce(Announcement::warning(&format!("Execution{state}"), note));
     }
 
     fn report_progress(&mut self) {
@@ -314,6 +312,7 @@ impl<P: Ports> Controller<P> {
         self.closing = Some(execution.id().clone());
         self.kept.insert(execution.id().clone());
         self.ended = Some(execution);
+        self.in_progress = None;
     }
 }
 

@@ -12,10 +12,11 @@ use crate::core::state::NodeState;
 use crate::core::summary::ExecutionSummary;
 use crate::core::time::Now;
 use crate::ports::clock::Clock as _;
+use crate::ports::cluster::ConfigMapView;
 use crate::runtime::event::Event;
-use crate::runtime::preparation::Due;
+use crate::runtime::preparation::Ask;
 use crate::runtime::recovery::{self, InProgress, Recovered};
-use crate::runtime::{Ports, history};
+use crate::runtime::{Ports, history, watches};
 
 /// The pause before the journal is tried again.
 const JOURNAL_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -25,8 +26,9 @@ impl<P: Ports> Controller<P> {
         // What the watch shows meanwhile is told to the execution that is taken up.
         self.preparing = true;
         let (api, state) = (self.api.clone(), self.state.clone());
+        let (began, config_map) = (self.began, self.settings.config_map.clone());
         self.spawn(async move {
-            let recovered = recovery::recover(&api, &state).await;
+            let recovered = recovery::recover(&api, &state, began, config_map.as_deref()).await;
             Some(Event::Recovered(Box::new(recovered)))
         });
     }
@@ -39,9 +41,10 @@ impl<P: Ports> Controller<P> {
         if self.schedule.stopped {
             return;
         }
+        self.by_hand = record.by_hand;
+        self.next = record.next;
         let config = &self.settings.config;
-        // Without a record nothing was missed.
-        let last = record.last_scheduled_time.unwrap_or(now.wall);
+        let last = record.last_scheduled_time.unwrap_or(self.began);
         self.schedule.next = config.schedule.next_after(last);
         let may_start = matches!(recovered.in_progress, InProgress::Nothing);
         self.schedule.startup = (config.run_on_startup && self.may_run_on_startup && may_start)
@@ -54,18 +57,15 @@ impl<P: Ports> Controller<P> {
         );
         match recovered.in_progress {
             InProgress::Nothing => self.unheard.clear(),
-            InProgress::Claimed(claim) => self.prepare(Due {
-                trigger: claim.trigger,
-                scheduled_time: claim.scheduled_time,
-                to_the_second: self.settings.config.schedule.is_finer_than_minutes(),
-                claim: Some(claim),
-            }),
+            InProgress::Claimed(claim) => self.prepare(Ask::Found(claim)),
             InProgress::Journaled(journaled) => {
+                self.in_progress = record.in_progress;
                 self.run_execution(now, journaled.frozen, Some(journaled.found));
                 self.export_ends();
             }
         }
         self.admission.complete();
+        self.watch_config_map(now, recovered.config_map.as_ref());
         let reports = self.api.ports.reports().clone();
         let limit = self.settings.config.callback_body_limit.result_bytes;
         let restore = history::restore(reports, recovered.kept, limit, self.events_sender.clone());
@@ -73,6 +73,20 @@ impl<P: Ports> Controller<P> {
             restore.await;
             None
         });
+    }
+
+    /// From here on what people ask for is carried out.
+    fn watch_config_map(&mut self, now: Now, read: Option<&ConfigMapView>) {
+        if let Some(read) = read {
+            self.annotations_read(now, read);
+        }
+        if let Some(name) = self.settings.config_map.clone() {
+            let watch = watches::config_map(self.api.clone(), self.events_sender.clone(), name);
+            self.spawn(async move {
+                watch.await;
+                None
+            });
+        }
     }
 
     /// What nodes ended as before this process took over.
@@ -175,5 +189,6 @@ impl<P: Ports> Controller<P> {
             }
             None
         });
+        self.begin_next();
     }
 }
