@@ -5,163 +5,13 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use controller::config::Config;
-use controller::config::pod_template::PodTemplate;
-use controller::core::job_pod::ExtensionVariables;
-use controller::core::leadership::Identity;
-use controller::core::lease::{LeaseRecord, ReplicaAddress};
-use controller::http::{callback, probes};
-use controller::metrics::Metrics;
 use controller::ports::error::ClusterErrorKind;
-use controller::runtime::replica::{Replica, ReplicaHandle, Standing};
-use controller::runtime::{PortSet, Settings};
-use http::{Request, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::StatusCode;
 use serde_json::json;
-use support::cluster::TestCluster;
-use support::reports::TestReports;
+use support::replicas::{Site, until};
 use support::world::Setup;
-use support::{PATIENCE, TestClock, TestEntropy};
-use tempfile::TempDir;
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
-use tower::ServiceExt as _;
-
-const TEMPLATE: &str = "{spec: {containers: [{name: job, image: job}]}}";
-
-/// What the replicas share.
-struct Site {
-    config: Config,
-    cluster: TestCluster,
-    clock: TestClock,
-    directory: TempDir,
-}
-
-/// One replica; dropped, it is killed.
-struct Process {
-    handle: ReplicaHandle,
-    metrics: Arc<Metrics>,
-    callback: Router,
-    probes: Router,
-    replica: JoinHandle<()>,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.replica.abort();
-    }
-}
-
-impl Site {
-    fn new(setup: &Setup) -> Self {
-        let nodes: Vec<&str> = setup.nodes.iter().map(String::as_str).collect();
-        Self {
-            config: setup.config(),
-            cluster: TestCluster::new(&nodes),
-            clock: TestClock::at(setup.start),
-            directory: TempDir::new().unwrap(),
-        }
-    }
-
-    fn start(&self, name: &str) -> Process {
-        let reports = TestReports::new(self.directory.path().to_owned());
-        let metrics = Arc::new(Metrics::new(&self.config));
-        let entropy = TestEntropy::default();
-        let settings = Settings {
-            config: self.config.clone(),
-            template: PodTemplate::parse(TEMPLATE).unwrap(),
-            namespace: "batch".to_owned(),
-            instance: name.to_owned(),
-            pod_ip: Some("10.1.2.3".to_owned()),
-            dev_mode: false,
-            config_map: None,
-            owner: None,
-            variables: ExtensionVariables::default(),
-        };
-        let identity = Identity {
-            name: name.to_owned(),
-            address: Some(ReplicaAddress {
-                host: "10.1.2.3".to_owned(),
-                callback_port: 8090,
-                file_server_port: 8080,
-            }),
-        };
-        let ports = PortSet {
-            cluster: self.cluster.clone(),
-            reports: reports.clone(),
-            clock: self.clock,
-            entropy: entropy.clone(),
-        };
-        let (replica, handle) = Replica::new(settings, identity, ports, Arc::clone(&metrics));
-        let limits = self.config.callback_body_limit;
-        Process {
-            callback: callback::router(handle.clone(), reports.clone(), entropy, limits),
-            probes: probes::router(handle.clone(), reports),
-            handle,
-            metrics,
-            replica: tokio::spawn(replica.run()),
-        }
-    }
-
-    /// A replica that leads.
-    async fn start_leader(&self, name: &str) -> Process {
-        let process = self.start(name);
-        process.until_it_leads().await;
-        process
-    }
-
-    fn lease(&self) -> LeaseRecord {
-        self.cluster
-            .look(|state| state.lease.clone())
-            .unwrap()
-            .record
-    }
-}
-
-async fn until(what: &str, holds: impl Fn() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    begun.elapsed()
-}
-
-impl Process {
-    fn leads(&self) -> bool {
-        self.handle.leading().is_ok()
-    }
-
-    /// How long that took.
-    async fn until_it_leads(&self) -> Duration {
-        until("it leads", || self.leads()).await
-    }
-
-    async fn until_it_stands_by(&self, leader: Option<&str>) -> Duration {
-        let stands_by = || match self.handle.standing() {
-            Standing::Standby(found) => found.as_ref().map(|found| &*found.identity) == leader,
-            _ => false,
-        };
-        until("it stands by", stands_by).await
-    }
-
-    fn has_metric(&self, line: &str) -> bool {
-        self.metrics.render().lines().any(|found| found == line)
-    }
-
-    async fn probe(&self, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = self.probes.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        (parts.status, String::from_utf8(body.to_vec()).unwrap())
-    }
-}
 
 fn setup() -> Setup {
     Setup::new(&["node-a", "node-b"])
@@ -185,32 +35,22 @@ async fn one_leads_and_the_other_stands_by_as_healthy_and_names_it() {
     assert_eq!(leader, "this replica leads\n");
     let (_, leader) = second.probe("/readyz/leader").await;
     assert_eq!(leader, "standing by, audit-0 leads\n");
-    let post = Request::post("/report/node-a/202611232359/result");
-    let post = post.body(Body::from("{}")).unwrap();
-    let answer = second.callback.clone().oneshot(post).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer.headers().contains_key(header::RETRY_AFTER));
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    assert_eq!(
-        std::str::from_utf8(&body).unwrap(),
-        "this replica stands by, audit-0 leads: try again\n"
-    );
     let address = site.lease().address.unwrap();
-    assert_eq!((&*address.host, address.callback_port), ("10.1.2.3", 8090));
+    assert_eq!((&*address.host, address.callback_port), ("audit-0", 8090));
 }
 
 #[tokio::test(start_paused = true)]
 async fn on_a_planned_end_the_next_one_leads_within_a_second() {
     let site = Site::new(&setup());
-    let mut first = site.start_leader("audit-0").await;
+    let first = site.start_leader("audit-0").await;
     let second = site.start("audit-1");
     second.until_it_stands_by(Some("audit-0")).await;
     tokio::time::sleep(Duration::from_secs(61)).await;
     first.handle.hand_over();
     let taken = second.until_it_leads().await;
     assert!(taken < Duration::from_secs(1), "{taken:?}");
-    (&mut first.replica).await.unwrap();
-    assert!(!first.handle.is_alive());
+    first.handle.handed_over().await;
+    first.until_it_stands_by(Some("audit-1")).await;
     assert_eq!(site.lease().transitions, 1);
 }
 
@@ -333,11 +173,11 @@ async fn a_leader_that_cannot_renew_stops_after_its_deadline_and_goes_on_when_it
 #[tokio::test(start_paused = true)]
 async fn creates_in_flight_are_settled_before_the_lease_is_released() {
     let site = Site::new(&setup());
-    let mut process = site.start_leader("audit-0").await;
+    let process = site.start_leader("audit-0").await;
     // Asked for, and not answered yet.
     site.cluster.until_created(2).await;
     process.handle.hand_over();
-    (&mut process.replica).await.unwrap();
+    process.handle.handed_over().await;
     assert!(site.lease().is_released());
     assert_eq!(site.cluster.look(|state| state.pods.len()), 2);
 }
@@ -346,10 +186,10 @@ async fn creates_in_flight_are_settled_before_the_lease_is_released() {
 async fn a_replica_that_stands_by_ends_at_once_and_leaves_the_lease_alone() {
     let site = Site::new(&setup());
     let first = site.start_leader("audit-0").await;
-    let mut second = site.start("audit-1");
+    let second = site.start("audit-1");
     second.until_it_stands_by(Some("audit-0")).await;
     second.handle.hand_over();
-    (&mut second.replica).await.unwrap();
+    second.handle.handed_over().await;
     assert_eq!(site.lease().holder, "audit-0");
     assert!(first.leads());
 }

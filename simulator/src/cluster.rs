@@ -15,13 +15,14 @@ use controller::core::taint::Taint;
 use controller::core::views::{NodeView, PodPhase, PodView, Waiting};
 use controller::ports::cluster::{
     Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, STATE_KEY,
-    ServiceAddress, StateDocument, WatchEvent as PortEvent,
+    SecretData, ServiceAddress, StateDocument, WatchEvent as PortEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::stream::{self, Iter};
 use futures::{Stream, StreamExt as _};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
@@ -428,6 +429,22 @@ impl Cluster for SimCluster {
             Ok(written) => Ok(written.object.metadata.resource_version.to_string()),
             Err(status) => Err(error_of(&status)),
         }
+    }
+
+    async fn secret(&self, name: &str) -> Result<SecretData, ClusterError> {
+        let secret = self.get(&resource::SECRETS, name)?;
+        let secret = secret.to_value(&resource::SECRETS);
+        let secret: Secret = serde_json::from_value(secret).map_err(|error| refused(&error))?;
+        let data = secret.data.unwrap_or_default().into_iter();
+        Ok(data.map(|(key, ByteString(bytes))| (key, bytes)).collect())
+    }
+
+    async fn create_secret(&self, name: &str, data: SecretData) -> Result<(), ClusterError> {
+        let data: BTreeMap<String, ByteString> = (data.into_iter())
+            .map(|(key, bytes)| (key, ByteString(bytes)))
+            .collect();
+        let object = json!({"metadata": {"name": name}, "data": data});
+        self.create(&resource::SECRETS, object).map(drop)
     }
 
     async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {

@@ -13,8 +13,8 @@ use std::time::Duration;
 use controller::core::ids::ExecutionId;
 use controller::core::views::{NodeView, PodView};
 use controller::ports::cluster::{
-    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, ServiceAddress,
-    StateDocument, WatchEvent,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, SecretData,
+    ServiceAddress, StateDocument, WatchEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::{Stream, StreamExt as _, stream};
@@ -364,6 +364,18 @@ impl Cluster for FaultyCluster {
         let version = version.map(str::to_owned);
         let write = async move { inner.write_state(&name, version.as_deref(), &text).await };
         self.write(call, write).await
+    }
+
+    async fn secret(&self, name: &str) -> Result<SecretData, ClusterError> {
+        let call = self.call(Verb::Get, "secrets", name);
+        self.read(call, self.inner.secret(name)).await
+    }
+
+    async fn create_secret(&self, name: &str, data: SecretData) -> Result<(), ClusterError> {
+        let call = self.call(Verb::Create, "secrets", name);
+        let (inner, name) = (self.inner.clone(), name.to_owned());
+        let create = async move { inner.create_secret(&name, data).await };
+        self.write(call, create).await
     }
 
     async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod job;
 pub mod kubelet;
 pub mod layer;
+pub mod network;
 pub mod node;
 pub mod options;
 pub mod report_store;

@@ -95,6 +95,14 @@ impl Entropy for SimEntropy {
     fn uuid(&self) -> Uuid {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).uuid()
     }
+
+    fn key(&self) -> [u8; 32] {
+        let mut key = [0; 32];
+        for half in key.chunks_exact_mut(16) {
+            half.copy_from_slice(self.uuid().as_bytes());
+        }
+        key
+    }
 }
 
 #[cfg(test)]

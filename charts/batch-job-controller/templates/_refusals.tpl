@@ -3,7 +3,6 @@
 {{- define "batch-job-controller.refuse" -}}
 {{- include "batch-job-controller.refuse.names" . -}}
 {{- include "batch-job-controller.refuse.volume" . -}}
-{{- include "batch-job-controller.refuse.leaderElection" . -}}
 {{- include "batch-job-controller.refuse.environment" . -}}
 {{- include "batch-job-controller.refuse.ports" . -}}
 {{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}
@@ -32,16 +31,6 @@
 {{- if ne (.Values.strategy.type | default "Recreate") "Recreate" -}}
 {{- fail (printf "strategy.type is %s and persistence.accessMode is %s: the new pod would wait for the volume, the old one for the new; set strategy.type to Recreate, or persistence.accessMode to ReadWriteMany" .Values.strategy.type $mode) -}}
 {{- end -}}
-{{- end -}}
-{{- end -}}
-
-{{/* Until the controller has leader election; to be removed as a whole, with its line above and the default of `strategy`. */}}
-{{- define "batch-job-controller.refuse.leaderElection" -}}
-{{- if gt (.Values.replicaCount | int) 1 -}}
-{{- fail (printf "replicaCount is %d: this version has no leader election, and each replica would run every execution; set replicaCount to 1" (.Values.replicaCount | int)) -}}
-{{- end -}}
-{{- if ne (.Values.strategy.type | default "Recreate") "Recreate" -}}
-{{- fail (printf "strategy.type is %s: this version has no leader election, and during a rollout two controllers would run every execution; set strategy.type to Recreate" .Values.strategy.type) -}}
 {{- end -}}
 {{- end -}}
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{
@@ -37,7 +38,7 @@ use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use crate::core::views::{NodeView, PodView};
 use crate::ports::cluster::{
     Cluster, ConfigMapView, LIST_PAGE_SIZE, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent,
-    STATE_KEY, ServiceAddress, StateDocument, WatchEvent,
+    STATE_KEY, SecretData, ServiceAddress, StateDocument, WatchEvent,
 };
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
@@ -393,6 +394,26 @@ impl Cluster for KubeCluster {
             None => self.create(&config_map).await?,
         };
         Ok(version_of(&written))
+    }
+
+    async fn secret(&self, name: &str) -> Result<SecretData, ClusterError> {
+        let secrets = self.api::<Secret>();
+        let secret = within(GET_TIMEOUT, secrets.get(name)).await?;
+        let data = secret.data.unwrap_or_default().into_iter();
+        Ok(data.map(|(key, ByteString(bytes))| (key, bytes)).collect())
+    }
+
+    async fn create_secret(&self, name: &str, data: SecretData) -> Result<(), ClusterError> {
+        let data = data.into_iter();
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..ObjectMeta::default()
+            },
+            data: Some(data.map(|(key, bytes)| (key, ByteString(bytes))).collect()),
+            ..Secret::default()
+        };
+        self.create::<_, IgnoredAny>(&secret).await.map(drop)
     }
 
     async fn service_address(&self, name: &str) -> Result<ServiceAddress, ClusterError> {

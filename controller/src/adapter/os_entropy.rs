@@ -16,4 +16,12 @@ impl Entropy for OsEntropy {
     fn uuid(&self) -> Uuid {
         Uuid::new_v4()
     }
+
+    /// # Panics
+    /// Where the operating system has no randomness to give.
+    fn key(&self) -> [u8; 32] {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).expect("the operating system has randomness");
+        key
+    }
 }

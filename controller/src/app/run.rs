@@ -22,22 +22,25 @@ use tracing::{error, info, warn};
 use super::configuration::{self, Checked};
 use super::{Extend, Failure};
 use crate::adapter::fs_report_store::FsReportStore;
+use crate::adapter::http_forward::HttpForward;
 use crate::adapter::kube_cluster::KubeCluster;
 use crate::adapter::os_entropy::OsEntropy;
 use crate::adapter::system_clock::SystemClock;
 use crate::args::Environment;
 use crate::config::Config;
+use crate::core::callback_key::{CallbackKey, Purpose};
 use crate::core::leadership::Identity;
 use crate::core::lease::ReplicaAddress;
 use crate::extension::{self, Extension};
 use crate::http;
+use crate::http::relay::{self, Relay};
 use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
 use crate::ports::entropy::Entropy as _;
 use crate::ports::error::ClusterError;
 use crate::ports::report_store::ReportStore as _;
 use crate::runtime::replica::{Replica, ReplicaHandle};
-use crate::runtime::{PortSet, Settings, callback_address};
+use crate::runtime::{PortSet, Settings, callback_address, callback_key};
 use crate::telemetry;
 
 /// How long handing over and requests under way may take after a signal: below Kubernetes' default grace period of 30 s.
@@ -91,6 +94,12 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
     })
     .await
     .map_err(|error| vec![error.to_string()])?;
+    // Said at the start, not at the first request that needs it.
+    let key = persist("the Secret of the replicas", || {
+        callback_key::obtain(&cluster, &OsEntropy, &config.name)
+    })
+    .await
+    .map_err(|error| vec![error.to_string()])?;
     let reports = open_reports(&config).await?;
     let listeners = Listeners::bind(listen, &config).await?;
     let identity = identity(environment, listen, &config);
@@ -117,6 +126,7 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
     Ok(Started {
         settings,
         identity,
+        key,
         ports,
         listeners,
         extension,
@@ -127,6 +137,7 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
 struct Started {
     settings: Settings,
     identity: Identity,
+    key: CallbackKey,
     ports: RealPorts,
     listeners: Listeners,
     extension: Extension,
@@ -275,30 +286,39 @@ async fn supervise(
     let Started {
         settings,
         identity,
+        key,
         ports,
         listeners,
         extension,
     } = started;
     let shutdown = CancellationToken::new();
     let metrics = Arc::new(Metrics::new(&settings.config));
-    let limits = settings.config.callback_body_limit;
+    let (limits, hold) = (
+        settings.config.callback_body_limit,
+        settings.config.callback_hold_timeout,
+    );
     let reports = ports.reports.clone();
-    let (replica, handle) = Replica::new(settings, identity, ports, Arc::clone(&metrics));
+    let (own_name, replica_metrics) = (identity.name.clone(), Arc::clone(&metrics));
+    let (replica, handle) = Replica::new(settings, identity, ports, replica_metrics);
+    let relay = Relay {
+        replica: handle.clone(),
+        identity: own_name,
+        key: key.for_purpose(Purpose::Forwarding),
+        forward: HttpForward::new(),
+        hold,
+    };
+    let callback = http::callback::router(handle.clone(), reports.clone(), OsEntropy, limits);
+    let callback = relay::callbacks(callback, relay.clone());
+    let pages = relay::reports(http::reports::router(reports.clone()), relay);
+    let probes = http::probes::router(handle.clone(), reports);
     let routers = [
-        (
-            listeners.callback,
-            http::callback::router(handle.clone(), reports.clone(), OsEntropy, limits)
-                .merge(extension.routes),
-        ),
-        (listeners.reports, http::reports::router(reports.clone())),
+        (listeners.callback, callback.merge(extension.routes)),
+        (listeners.reports, pages),
         (
             listeners.metrics,
             http::metrics::router(Arc::clone(&metrics)),
         ),
-        (
-            listeners.probes,
-            http::probes::router(handle.clone(), reports),
-        ),
+        (listeners.probes, probes),
     ];
     let mut servers = JoinSet::new();
     for (listener, router) in routers {
@@ -342,7 +362,7 @@ fn cause<T>(ended: &Result<T, tokio::task::JoinError>) -> String {
     }
 }
 
-/// The lease first: another replica goes on while the requests under way here are answered.
+/// The lease first: another replica goes on while the requests under way here are answered, or passed on to it.
 async fn shut_down(
     handle: &ReplicaHandle,
     mut replica: JoinHandle<()>,
@@ -352,8 +372,11 @@ async fn shut_down(
     info!("shutting down");
     let ended = async {
         handle.hand_over();
-        if let Err(error) = (&mut replica).await {
-            error!(error = %error, "the controller's loop has ended");
+        tokio::select! {
+            () = handle.handed_over() => {}
+            ended = &mut replica => {
+                error!("the controller's loop has ended: {}", cause(&ended));
+            }
         }
         shutdown.cancel();
         while servers.join_next().await.is_some() {}

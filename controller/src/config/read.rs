@@ -28,7 +28,6 @@ type IsDefault = fn(&Config) -> bool;
 const WITHOUT_EFFECT: &[(&str, IsDefault)] = &[
     ("callbackAuth", |c| c.callback_auth == CallbackAuth::default()),
     ("reportQuota", |c| c.report_quota_bytes.is_none()),
-    ("callbackHoldTimeout", |c| c.callback_hold_timeout == CALLBACK_HOLD_TIMEOUT),
 ];
 
 /// The name under which errors of the file as a whole are reported.

@@ -9,7 +9,7 @@ pub const VERSION: &str = "com_github_bakito_batch_job_controller";
 pub const OWN_PREFIX: &str = "batch_job_controller";
 
 /// The controller's own families, behind [`OWN_PREFIX`] and an underscore.
-pub const OWN: [&str; 16] = [
+pub const OWN: [&str; 18] = [
     "api_requests_total",
     "build_info",
     "callback_requests_total",
@@ -17,6 +17,8 @@ pub const OWN: [&str; 16] = [
     "execution_duration_seconds",
     "execution_in_progress",
     "executions_total",
+    "forwarded_requests_total",
+    "held_callbacks_total",
     "last_schedule_timestamp_seconds",
     "last_success_timestamp_seconds",
     "leader",

@@ -2,11 +2,13 @@
 
 pub mod backoff;
 pub mod by_hand;
+pub mod callback_key;
 pub mod cron_expression;
 pub mod eligibility;
 pub mod event_message;
 pub mod execution;
 pub mod failure;
+pub mod forward_mark;
 pub mod go_duration;
 pub mod go_format;
 pub mod ids;

@@ -72,6 +72,12 @@ pub fn state_record(controller: &str) -> String {
     format!("{controller}-state")
 }
 
+/// The Secret with the key that the replicas of a controller share.
+#[must_use]
+pub fn callback_secret(controller: &str) -> String {
+    format!("{controller}-callback")
+}
+
 /// The name of a further attempt; `first` is the name of the first one. Attempts count from 1.
 #[must_use]
 pub fn attempt_pod_name(first: &str, node: &str, id: &ExecutionId, attempt: u32) -> String {

@@ -32,7 +32,7 @@ use crate::ports::entropy::Entropy;
 use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreErrorKind};
 use crate::runtime::event::PostEventError;
 use crate::runtime::handle::ControllerHandle;
-use crate::runtime::replica::{NotLeading, ReplicaHandle};
+use crate::runtime::replica::ReplicaHandle;
 
 /// What requests share.
 #[derive(Debug, Clone)]
@@ -104,8 +104,9 @@ impl<R: ReportStore, E: Entropy> Api<R, E> {
         if request.method() != Method::POST {
             return Err(HttpError::method_not_allowed("POST"));
         }
-        // The one place where it is decided what a replica does that does not lead: it asks to come again.
-        let handle = self.replica.leading().map_err(|why| not_here(&why))?;
+        // `http::relay` takes such an answer for its cue.
+        let leading = self.replica.leading();
+        let handle = leading.map_err(|why| HttpError::elsewhere(why.to_string()))?;
         let callbacks = Callbacks {
             handle,
             reports: self.reports.clone(),
@@ -174,6 +175,24 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     }
 }
 
+/// How the leader reads the body of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Whole, into memory.
+    Whole,
+    /// On its way to the disk.
+    Streamed,
+}
+
+/// How the body of a request is read; none where it gets its answer without a leader.
+pub(super) fn reading(method: &Method, path: &str) -> Option<Reading> {
+    let target = Target::parse(path).ok()?;
+    (method == Method::POST).then_some(match target.endpoint {
+        Endpoint::Result | Endpoint::Event => Reading::Whole,
+        Endpoint::File => Reading::Streamed,
+    })
+}
+
 /// Does what must not stop half-way: storing a report and telling of it. A request is dropped as its connection ends; this
 /// goes on, so that no report is on disk that nobody knows of. A panic is the request's own.
 async fn to_its_end(
@@ -183,7 +202,7 @@ async fn to_its_end(
     done.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => resume_unwind(panic),
         // Nobody aborts it but a runtime that ends.
-        Err(_) => Err(not_taken(&PostEventError::ShuttingDown)),
+        Err(_) => Err(not_taken(&PostEventError::NotLeading)),
     })
 }
 
@@ -207,10 +226,6 @@ fn check_announced_length(request: &Request<Body>, limit: u64) -> Result<(), Htt
 fn announced_length(request: &Request<Body>) -> Option<u64> {
     let announced = request.headers().get(header::CONTENT_LENGTH)?;
     announced.to_str().ok()?.parse().ok()
-}
-
-fn not_here(why: &NotLeading) -> HttpError {
-    HttpError::new(StatusCode::SERVICE_UNAVAILABLE, why.to_string())
 }
 
 fn not_admitted() -> HttpError {
@@ -249,7 +264,7 @@ fn note_refused(caller: &Caller, reason: &str) {
 fn not_taken(error: &PostEventError) -> HttpError {
     let status = match error {
         PostEventError::PodGone(_) => StatusCode::NOT_FOUND,
-        PostEventError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        PostEventError::NotLeading => return HttpError::elsewhere(error.to_string()),
         PostEventError::Cluster(error) if error.kind.is_transient() => {
             StatusCode::SERVICE_UNAVAILABLE
         }

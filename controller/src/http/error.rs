@@ -12,7 +12,13 @@ pub struct HttpError {
     pub message: String,
     /// With 405, the methods that there are.
     pub allow: Option<&'static str>,
+    /// Whether it is only that this replica does not lead: another one may take the same request.
+    pub is_elsewhere: bool,
 }
+
+/// In the extensions of an answer: [`HttpError::is_elsewhere`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elsewhere;
 
 impl HttpError {
     /// An answer with this status and line.
@@ -22,6 +28,16 @@ impl HttpError {
             status,
             message: message.into(),
             allow: None,
+            is_elsewhere: false,
+        }
+    }
+
+    /// 503, because this replica does not lead.
+    #[must_use]
+    pub fn elsewhere(message: impl Into<String>) -> Self {
+        Self {
+            is_elsewhere: true,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
         }
     }
 
@@ -53,6 +69,9 @@ impl IntoResponse for HttpError {
             response
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if self.is_elsewhere {
+            response.extensions_mut().insert(Elsewhere);
         }
         if let Some(allow) = self.allow {
             response

@@ -5,6 +5,7 @@ pub mod callback;
 pub mod error;
 pub mod metrics;
 pub mod probes;
+pub mod relay;
 pub mod reports;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The controller's own metrics, `batch_job_controller_*`: base units, bounded label values.
 
+mod relay;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +11,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use self::relay::RelayMetrics;
+pub use self::relay::{Forwarded, RelayedPort};
 use crate::core::failure::ClusterError;
 use crate::core::metric_families::OWN_PREFIX;
 use crate::core::state::{ExecutionState, NodeState, Reason};
@@ -67,6 +71,7 @@ pub struct OwnMetrics {
     last_schedule: Gauge,
     last_success: Gauge,
     callback_requests: IntCounterVec,
+    relay: RelayMetrics,
     api_requests: IntCounterVec,
     report_bytes: IntCounter,
     report_store_usable: IntGauge,
@@ -138,6 +143,7 @@ impl OwnMetrics {
                 "Requests to the callback API that were answered.",
                 &["endpoint", "code"],
             ),
+            relay: RelayMetrics::new(&registry),
             api_requests: counter_vec(
                 &registry,
                 "api_requests_total",

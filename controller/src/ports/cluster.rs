@@ -51,6 +51,9 @@ pub enum ServiceAddress {
 /// The key of the state record in its ConfigMap.
 pub const STATE_KEY: &str = "state.json";
 
+/// What a Secret holds, decoded. Not to be logged.
+pub type SecretData = BTreeMap<String, Vec<u8>>;
+
 /// The state record as it was read: the text under [`STATE_KEY`] of a ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDocument {
@@ -176,6 +179,22 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         version: Option<&str>,
         text: &str,
     ) -> impl Future<Output = Result<String, ClusterError>> + Send;
+
+    /// The data of a Secret of this namespace.
+    ///
+    /// # Errors
+    /// `NotFound`, `Refused` (RBAC), or transient.
+    fn secret(&self, name: &str) -> impl Future<Output = Result<SecretData, ClusterError>> + Send;
+
+    /// Creates a Secret with this data.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Refused` (RBAC), or transient: then it may exist all the same.
+    fn create_secret(
+        &self,
+        name: &str,
+        data: SecretData,
+    ) -> impl Future<Output = Result<(), ClusterError>> + Send;
 
     /// The address of a Service of this namespace.
     ///

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{
     Cluster, ConfigMapView, LeaseRecord, LeaseView, PodPhase, PodView, PodWatchEvent, STATE_KEY,
-    ServiceAddress, StateDocument, WatchEvent,
+    SecretData, ServiceAddress, StateDocument, WatchEvent,
 };
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::core::ids::ExecutionId;
@@ -244,6 +244,10 @@ pub async fn what_does_not_exist_is_not_found(cluster: impl Cluster) {
     );
     assert_eq!(
         kind(cluster.config_map("none").await),
+        ClusterErrorKind::NotFound
+    );
+    assert_eq!(
+        kind(cluster.secret("none").await),
         ClusterErrorKind::NotFound
     );
     assert_eq!(
@@ -577,6 +581,30 @@ pub async fn a_watched_config_map_is_told_as_it_is_then_with_every_change(cluste
     write("other", other, "2").await;
     let told = tokio::time::timeout(PATIENCE, changes.next()).await;
     assert!(told.is_err(), "another ConfigMap changed: {told:?}");
+}
+
+/// A Secret is created once and read as it was made, any byte of it; what others made is read as well, with data or without.
+pub async fn a_secret_is_created_once_and_read_as_it_was_made(
+    cluster: impl Cluster,
+    mut control: impl Control,
+) {
+    let data = SecretData::from([("key".to_owned(), (0..=255).collect())]);
+    let created = cluster.create_secret("a", data.clone()).await;
+    assert_eq!(created, Ok(()));
+    assert_eq!(cluster.secret("a").await, Ok(data.clone()));
+    let other = SecretData::from([("key".to_owned(), vec![1])]);
+    let again = cluster.create_secret("a", other).await;
+    assert_eq!(kind(again), ClusterErrorKind::AlreadyExists);
+    assert_eq!(cluster.secret("a").await, Ok(data));
+
+    let secret = |name: &str, data: Value| json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": NAMESPACE}, "data": data});
+    control
+        .create(secret("theirs", json!({"key": "AAE="})))
+        .await;
+    control.create(secret("empty", Value::Null)).await;
+    let theirs = SecretData::from([("key".to_owned(), vec![0, 1])]);
+    assert_eq!(cluster.secret("theirs").await, Ok(theirs));
+    assert_eq!(cluster.secret("empty").await, Ok(SecretData::new()));
 }
 
 /// The state record is created once and changed only from the version that was read; the rest of its ConfigMap stays.

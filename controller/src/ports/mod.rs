@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod cluster_contract;
 pub mod entropy;
 pub mod error;
+pub mod forward;
 pub mod report_store;
 #[cfg(feature = "contract")]
 pub mod report_store_contract;

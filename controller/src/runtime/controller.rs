@@ -151,8 +151,14 @@ impl<P: Ports> Controller<P> {
     ) -> (Self, ControllerHandle) {
         let (sender, events) = mpsc::channel(QUEUE_LENGTH);
         let admission = Arc::new(Admission::new(settings.dev_mode));
-        let handle =
-            ControllerHandle::new(sender.clone(), Arc::clone(&admission), Arc::clone(&metrics));
+        let (fence, clock) = (term.writes.fence.clone(), ports.clock().clone());
+        let may_act = move || fence.is_open(clock.monotonic());
+        let handle = ControllerHandle::new(
+            sender.clone(),
+            Arc::clone(&admission),
+            Arc::clone(&metrics),
+            may_act,
+        );
         let schedule = ScheduleState {
             stopped: false,
             next: None,

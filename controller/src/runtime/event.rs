@@ -100,7 +100,7 @@ pub enum PostEventError {
     /// The API server did not take it.
     #[error(transparent)]
     Cluster(ClusterError),
-    /// The controller is shutting down.
-    #[error("the controller is shutting down")]
-    ShuttingDown,
+    /// The loop has ended: another replica leads, or will.
+    #[error("this replica does not lead any more: try again")]
+    NotLeading,
 }

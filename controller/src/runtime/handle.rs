@@ -1,5 +1,6 @@
 //! What the HTTP side knows of the controller: who may call back, and where to tell what arrived.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -12,11 +13,18 @@ use crate::core::report::Results;
 use crate::metrics::Metrics;
 
 /// A handle on the controller's loop. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ControllerHandle {
     events: mpsc::Sender<Event>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
+    may_act: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for ControllerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControllerHandle").finish_non_exhaustive()
+    }
 }
 
 impl ControllerHandle {
@@ -24,12 +32,20 @@ impl ControllerHandle {
         events: mpsc::Sender<Event>,
         admission: Arc<Admission>,
         metrics: Arc<Metrics>,
+        may_act: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             events,
             admission,
             metrics,
+            may_act: Arc::new(may_act),
         }
+    }
+
+    /// Whether the loop acts for the leader at this moment. A process that was paused for longer than its lease does not, before it
+    /// knows.
+    pub(super) fn may_act(&self) -> bool {
+        (self.may_act)()
     }
 
     /// The metrics of this process.
@@ -75,7 +91,7 @@ impl ControllerHandle {
     /// A result is on disk. Returns when its samples are exported and the node's state knows of it.
     ///
     /// # Errors
-    /// `Err` while the controller shuts down: the report is on disk, but not counted.
+    /// `NotLeading` where the leadership has ended: the report is on disk, but whoever leads does not know of it.
     pub async fn result_stored(
         &self,
         execution: ExecutionId,
@@ -92,7 +108,10 @@ impl ControllerHandle {
             reply,
         };
         self.send(callback).await?;
-        answer.await.map_err(|_| PostEventError::ShuttingDown)
+        match answer.await {
+            Ok(()) if self.may_act() => Ok(()),
+            _ => Err(PostEventError::NotLeading),
+        }
     }
 
     /// A file is on disk.
@@ -131,7 +150,7 @@ impl ControllerHandle {
             reply,
         };
         self.send(callback).await?;
-        answer.await.map_err(|_| PostEventError::ShuttingDown)?
+        answer.await.map_err(|_| PostEventError::NotLeading)?
     }
 
     /// Stops the schedule: no further execution begins and no further pod is created; callbacks go on.
@@ -155,6 +174,6 @@ impl ControllerHandle {
 
     async fn send(&self, callback: Callback) -> Result<(), PostEventError> {
         let sent = self.events.send(Event::Callback(callback)).await;
-        sent.map_err(|_| PostEventError::ShuttingDown)
+        sent.map_err(|_| PostEventError::NotLeading)
     }
 }

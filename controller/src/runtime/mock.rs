@@ -55,7 +55,7 @@ pub fn start(
     mut receive: impl FnMut(Received) + Send + 'static,
 ) -> (ControllerHandle, impl Future<Output = ()> + Send) {
     let (sender, mut events) = mpsc::channel(QUEUE_LENGTH);
-    let handle = ControllerHandle::new(sender, Arc::new(Admission::new(true)), metrics);
+    let handle = ControllerHandle::new(sender, Arc::new(Admission::new(true)), metrics, || true);
     let run = async move {
         while let Some(event) = events.recv().await {
             if let Event::Callback(callback) = event {

@@ -6,6 +6,7 @@ pub mod admission;
 mod announcement;
 mod api_calls;
 pub mod callback_address;
+pub mod callback_key;
 pub mod controller;
 mod election;
 pub mod event;

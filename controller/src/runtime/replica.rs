@@ -61,6 +61,7 @@ pub enum NotLeading {
 pub struct ReplicaHandle {
     standing: watch::Receiver<Standing>,
     stop: Arc<watch::Sender<bool>>,
+    handed_over: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,16 +78,22 @@ impl ReplicaHandle {
         self.standing.borrow().clone()
     }
 
-    /// The controller's loop, where it runs here.
+    /// What the replica is, and each change of it. It ends with the replica.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// The controller's loop, where it runs here and may act.
     ///
     /// # Errors
     /// Who leads instead.
     pub fn leading(&self) -> Result<ControllerHandle, NotLeading> {
         match self.standing() {
-            Standing::Leading(handle) => Ok(handle),
+            Standing::Leading(handle) if handle.may_act() => Ok(handle),
             Standing::Recovering => Err(NotLeading::Recovering),
             Standing::Standby(Some(leader)) => Err(NotLeading::Standby(leader)),
-            Standing::Standby(None) => Err(NotLeading::NoLeader),
+            Standing::Standby(None) | Standing::Leading(_) => Err(NotLeading::NoLeader),
         }
     }
 
@@ -109,9 +116,16 @@ impl ReplicaHandle {
     }
 
     /// Lets the replica hand over: no further execution or pod begins, creates in flight are settled, the Lease is released.
-    /// [`Replica::run`] then returns.
     pub fn hand_over(&self) {
         self.stop.send_replace(true);
+    }
+
+    /// Returns once it has handed over. Cancel safe.
+    pub async fn handed_over(&self) {
+        if (self.handed_over.clone().wait_for(|is_done| *is_done).await).is_err() {
+            // It has ended without, or there is nothing to hand over.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -123,6 +137,7 @@ impl From<ControllerHandle> for ReplicaHandle {
         Self {
             standing,
             stop: Arc::default(),
+            handed_over: watch::channel(false).1,
             metrics,
         }
     }
@@ -137,6 +152,7 @@ pub struct Replica<P: Ports> {
     metrics: Arc<Metrics>,
     standing: watch::Sender<Standing>,
     stop: watch::Receiver<bool>,
+    handed_over: watch::Sender<bool>,
     /// Only in its first leadership a process may begin an execution because it started.
     has_led: bool,
 }
@@ -152,9 +168,11 @@ impl<P: Ports> Replica<P> {
     ) -> (Self, ReplicaHandle) {
         let (standing, shown) = watch::channel(Standing::Standby(None));
         let (sender, stop) = watch::channel(false);
+        let (handed_over, is_handed_over) = watch::channel(false);
         let handle = ReplicaHandle {
             standing: shown,
             stop: Arc::new(sender),
+            handed_over: is_handed_over,
             metrics: Arc::clone(&metrics),
         };
         let replica = Self {
@@ -164,12 +182,14 @@ impl<P: Ports> Replica<P> {
             metrics,
             standing,
             stop,
+            handed_over,
             has_led: false,
         };
         (replica, handle)
     }
 
-    /// Runs until it has handed over. Dropped, it leaves everything as it is: another replica leads once the Lease has run out.
+    /// Runs until it is dropped: after it has handed over it goes on telling who leads, for the requests that are still under way
+    /// here. Dropped before, it leaves everything as it is: another replica leads once the Lease has run out.
     ///
     /// # Panics
     /// With the panic of a task of the controller's loop.
@@ -178,17 +198,26 @@ impl<P: Ports> Replica<P> {
             self.metrics.own().leader(true);
             let limit = self.timing().write_limit();
             self.lead(Fence::open(), limit, true).await;
-        } else {
-            self.take_turns().await;
+            self.stand_by(None);
+            self.handed_over.send_replace(true);
+            return std::future::pending().await;
         }
-        self.stand_by(None);
+        let mut election = self.take_turns().await;
+        self.stand_by(election.lease());
+        self.handed_over.send_replace(true);
+        loop {
+            if let Change::Holder = election.next().await {
+                self.stand_by(election.lease());
+            }
+        }
     }
 
     fn timing(&self) -> Timing {
         timing(&self.settings.config.leader_election)
     }
 
-    async fn take_turns(&mut self) {
+    /// Until the Lease is given up for good.
+    async fn take_turns(&mut self) -> Election<P> {
         let mut stop = self.stop.clone();
         let mut election = Election::begin(
             self.ports.clone(),
@@ -218,6 +247,7 @@ impl<P: Ports> Replica<P> {
         }
         election.stop().await;
         info!("stopped taking part in the election");
+        election
     }
 
     /// Leads until the lease is lost, or everything is ready to be handed over: then it answers true.

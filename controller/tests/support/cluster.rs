@@ -1,5 +1,6 @@
 //! A cluster in memory: it remembers what was asked of it, and fails when it is told to.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::ports::cluster::{
     Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeView, NodeWatchEvent, PodPhase, PodView,
-    PodWatchEvent, ServiceAddress, StateDocument,
+    PodWatchEvent, SecretData, ServiceAddress, StateDocument,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -75,6 +76,7 @@ pub struct State {
     pub lease: Option<LeaseView>,
     /// The controller's own, where it watches one.
     pub config_map: Option<ConfigMapView>,
+    pub secrets: BTreeMap<String, SecretData>,
     watchers: Vec<mpsc::UnboundedSender<WatchItem>>,
     node_watchers: Vec<mpsc::UnboundedSender<NodeWatchItem>>,
     uids: u64,
@@ -510,6 +512,23 @@ impl Cluster for TestCluster {
                     text: text.to_owned(),
                 });
                 Ok(version)
+            }
+        })
+    }
+
+    async fn secret(&self, name: &str) -> Result<SecretData, ClusterError> {
+        self.fault("secret")?;
+        self.look(|state| state.secrets.get(name).cloned())
+            .ok_or_else(|| error(ClusterErrorKind::NotFound))
+    }
+
+    async fn create_secret(&self, name: &str, data: SecretData) -> Result<(), ClusterError> {
+        self.fault("create_secret")?;
+        self.change(|state| match state.secrets.entry(name.to_owned()) {
+            Entry::Occupied(_) => Err(error(ClusterErrorKind::AlreadyExists)),
+            Entry::Vacant(entry) => {
+                entry.insert(data);
+                Ok(())
             }
         })
     }

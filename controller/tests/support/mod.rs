@@ -6,6 +6,8 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod cluster;
+pub mod network;
+pub mod replicas;
 pub mod reports;
 pub mod world;
 
@@ -77,5 +79,10 @@ impl Entropy for TestEntropy {
     fn uuid(&self) -> Uuid {
         let number = self.0.fetch_add(1, Ordering::Relaxed);
         uuid::Builder::from_random_bytes(u128::from(number).to_be_bytes()).into_uuid()
+    }
+
+    fn key(&self) -> [u8; 32] {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        [number.to_be_bytes()[7]; 32]
     }
 }

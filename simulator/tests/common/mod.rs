@@ -179,6 +179,7 @@ macro_rules! contract {
                 a_log_is_streamed_whole
                 a_created_event_can_be_seen
                 a_config_map_is_read_as_it_stands
+                a_secret_is_created_once_and_read_as_it_was_made
                 the_state_record_changes_only_from_the_version_read
                 a_service_is_reached_by_address_or_by_name
                 the_top_owner_is_found_through_the_replica_set

@@ -55,6 +55,7 @@ pub(super) fn check(set: &Rendered) -> Result<()> {
     let pod = &deployment["spec"]["template"];
     check_environment(pod)?;
     check_selectors(documents, deployment, pod)?;
+    check_strategy(documents, deployment)?;
     check_ports(documents, pod)?;
     for (kind, spec_keys, list, item_keys) in FOREIGN {
         for object in of_kind(documents, kind) {
@@ -202,6 +203,24 @@ fn selects(selector: &Value, labels: &Value) -> bool {
                 .iter()
                 .all(|(key, value)| labels.get(key) == Some(value))
     })
+}
+
+/// Two pods run at a time only where both can have the volume, and then without a pause between them.
+fn check_strategy(documents: &[Value], deployment: &Value) -> Result<()> {
+    for claim in of_kind(documents, "PersistentVolumeClaim") {
+        let is_shared = text(claim, "/spec/accessModes/0") == "ReadWriteMany";
+        let strategy = text(deployment, "/spec/strategy/type");
+        ensure!(
+            is_shared == (strategy == "RollingUpdate"),
+            "the strategy is {strategy}, and whether two pods can have the volume at a time: {is_shared}"
+        );
+        let replicas = deployment["spec"]["replicas"].as_u64();
+        ensure!(
+            is_shared || replicas <= Some(1),
+            "{replicas:?} replicas have a volume for one"
+        );
+    }
+    Ok(())
 }
 
 /// The ports of config.yaml are those of the container, each Service leads to one, each is in the network policy.

@@ -80,19 +80,6 @@ const REFUSALS: &[Refusal] = &[
             "to ReadWriteMany",
         ],
     },
-    // Until there is leader election.
-    Refusal {
-        values: "replicaCount=2,persistence.accessMode=ReadWriteMany",
-        names: &[
-            "replicaCount is 2",
-            "no leader election",
-            "replicaCount to 1",
-        ],
-    },
-    Refusal {
-        values: "strategy.type=RollingUpdate,persistence.accessMode=ReadWriteMany",
-        names: &["strategy.type is RollingUpdate", "no leader election"],
-    },
     // The rest.
     Refusal {
         values: "podMonitor.enabled=true,serviceMonitor.enabled=true",

@@ -320,6 +320,7 @@ pub(crate) const SOURCE_RULES: &[SourceRule] = &[
             "crate::job",
             "crate::kubelet",
             "crate::layer",
+            "crate::network",
             "crate::node",
             "crate::options",
             "crate::report_store",
