@@ -5,9 +5,11 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
-use std::io::ErrorKind;
-use std::sync::Arc;
+use std::io::{ErrorKind, Write as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +20,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
@@ -265,6 +268,52 @@ where
     }
 }
 
+/// What was accepted, in a file: a line of JSON each, written before the pod goes on. Clones write to the same one.
+#[derive(Debug, Clone)]
+pub struct Notes(Arc<Mutex<File>>);
+
+impl Notes {
+    /// Begins with an empty file.
+    ///
+    /// # Errors
+    /// Where it cannot be created.
+    pub fn create(path: &Path) -> std::io::Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(File::create(path)?))))
+    }
+
+    fn accepted(&self, post: &Post) {
+        let line = json!({
+            "kind": post.kind.name(),
+            "url": post.url,
+            "fileName": post.file_name,
+            "body": String::from_utf8_lossy(&post.body),
+        });
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(format!("{line}\n").as_bytes()) {
+            tracing::error!(%error, "accepted post not noted");
+        }
+    }
+}
+
+/// A way to the callback that may note what was accepted.
+#[derive(Debug, Clone)]
+pub struct Noted<T> {
+    /// The way itself.
+    pub inner: T,
+    /// Where to.
+    pub notes: Option<Notes>,
+}
+
+impl<T: Transport> Transport for Noted<T> {
+    async fn attempt(&self, post: &Post, namespace: &str) -> Attempt {
+        let attempt = self.inner.attempt(post, namespace).await;
+        if let Some(notes) = self.notes.as_ref().filter(|_| attempt.succeeded()) {
+            notes.accepted(post);
+        }
+        attempt
+    }
+}
+
 fn is_refused(error: &hyper_util::client::legacy::Error) -> bool {
     let mut source = error.source();
     while let Some(error) = source {
@@ -371,6 +420,23 @@ mod tests {
         .await;
         assert!(!attempt.succeeded());
         assert_eq!(seen.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_accepted_is_noted_and_nothing_else() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let transport = Noted {
+            inner: faulty(StatusCode::SERVICE_UNAVAILABLE, 2, &Arc::default()),
+            notes: Some(Notes::create(file.path()).unwrap()),
+        };
+        run(&transport, Persistence::Repeat).await;
+        let noted = std::fs::read_to_string(file.path()).unwrap();
+        let lines: Vec<serde_json::Value> = (noted.lines())
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let expected =
+            json!({"kind": "result", "url": "http://h:1/x", "fileName": null, "body": "{}"});
+        assert_eq!(lines, [expected]);
     }
 
     #[tokio::test(start_paused = true)]

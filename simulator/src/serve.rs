@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tower::Layer as _;
 
 use crate::apiserver::{ApiServer, expire_events};
-use crate::callback::{OverHttp, Persistence};
+use crate::callback::{Noted, Notes, OverHttp, Persistence};
 use crate::clock::SimClock;
 use crate::faults::Faults;
 use crate::fleet::{Fleet, FleetOptions, Irregularities, create_nodes, renew_leases};
@@ -60,6 +60,10 @@ pub struct ServeOptions {
     /// Pods post once and fail where that is not answered well, instead of repeating for up to 60 s
     #[arg(long)]
     post_once: bool,
+
+    /// Where to note each post that was accepted, a line of JSON with what was posted
+    #[arg(long, value_name = "FILE")]
+    posts: Option<PathBuf>,
 
     /// What breaks between clients and the API server: a file, as in `rates: {conflict: 0.01}` and
     /// `placed: [{kind: ghost-write, nth: 3}]`, or `drawn` from the seed
@@ -121,7 +125,10 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
             },
             seed: Seed::of_run(options.pods.seed),
         };
-        let transport = OverHttp::new(service_routes(api.clone()));
+        let transport = Noted {
+            inner: OverHttp::new(service_routes(api.clone())),
+            notes: options.posts.as_deref().map(Notes::create).transpose()?,
+        };
         let fleet = Fleet::new(api.clone(), transport, fleet_options);
         parts.spawn(fleet.run());
         parts.spawn(renew_leases(api.clone(), options.nodes));

@@ -68,6 +68,28 @@ const STEPS: &[Step] = &[
         arguments: &["xtask", "demo", "--once", "--dev"],
     },
     Step {
+        name: "crash",
+        purpose: "a controller that is killed goes on when it is started again: nothing is lost, no node run twice",
+        environment: &[],
+        arguments: &["xtask", "crash", "--dev", "--kills", "4"],
+    },
+    Step {
+        name: "replicas",
+        purpose: "a leader that is killed, stopped, cut off or asked to end is followed by the other replica",
+        environment: &[],
+        arguments: &[
+            "xtask",
+            "crash",
+            "--dev",
+            "--replicas",
+            "2",
+            "--nodes",
+            "60",
+            "--lease-seconds",
+            "6",
+        ],
+    },
+    Step {
         name: "seeds",
         purpose: "the same seed gives the same events",
         environment: &[],

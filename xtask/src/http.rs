@@ -56,6 +56,37 @@ pub(crate) fn get_text(server: SocketAddr, path: &str) -> Result<String> {
     Ok(response.text())
 }
 
+/// Asks for `path` and hands over each line of the answer as it comes, until the server ends it.
+///
+/// # Errors
+/// As [`get_text`], or where it breaks off.
+pub(crate) fn get_lines(
+    server: SocketAddr,
+    path: &str,
+    mut take: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let mut stream = connect(server, TIMEOUT)?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {server}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut stream = BufReader::new(stream);
+    let head = read_head(&mut stream)?;
+    if head.status != 200 || !head.is_chunked {
+        bail!("GET http://{server}{path} answers {}", head.status);
+    }
+    // Nothing may happen for a while.
+    stream.get_ref().set_read_timeout(None)?;
+    let mut text = Vec::new();
+    while read_chunk(&mut stream, &mut text)? {
+        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = text.drain(..=end).collect();
+            take(String::from_utf8_lossy(&line).trim_end())?;
+        }
+    }
+    Ok(())
+}
+
 /// Posts a JSON document; returns the one that answers.
 ///
 /// # Errors
@@ -176,31 +207,50 @@ fn connect(server: SocketAddr, timeout: Duration) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn read_response(stream: &mut impl BufRead) -> Result<Response> {
+/// What is known of an answer before its body.
+struct AnswerHead {
+    status: u16,
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+fn read_head(stream: &mut impl BufRead) -> Result<AnswerHead> {
     let status_line = read_line(stream)?;
     let status = status_line
         .strip_prefix("HTTP/1.")
         .and_then(|rest| rest.split(' ').nth(1))
         .and_then(|status| status.parse().ok())
         .with_context(|| format!("no HTTP answer: {status_line:?}"))?;
-    let (mut length, mut is_chunked) = (None, false);
+    let mut head = AnswerHead {
+        status,
+        length: None,
+        is_chunked: false,
+    };
     loop {
         let line = read_line(stream)?;
         let Some((name, value)) = line.split_once(':') else {
-            break;
+            return Ok(head);
         };
         let value = value.trim();
         match name.to_ascii_lowercase().as_str() {
             "content-length" => {
-                length = Some(value.parse().context("content-length is no number")?);
+                head.length = Some(value.parse().context("content-length is no number")?);
             }
-            "transfer-encoding" => is_chunked = value.eq_ignore_ascii_case("chunked"),
+            "transfer-encoding" => head.is_chunked = value.eq_ignore_ascii_case("chunked"),
             _ => {}
         }
     }
+}
+
+fn read_response(stream: &mut impl BufRead) -> Result<Response> {
+    let AnswerHead {
+        status,
+        length,
+        is_chunked,
+    } = read_head(stream)?;
     let mut body = Vec::new();
     if is_chunked {
-        read_chunks(stream, &mut body)?;
+        while read_chunk(stream, &mut body)? {}
     } else if let Some(length) = length {
         let read = stream.take(length).read_to_end(&mut body)?;
         if read as u64 != length {
@@ -212,21 +262,18 @@ fn read_response(stream: &mut impl BufRead) -> Result<Response> {
     Ok(Response { status, body })
 }
 
-fn read_chunks(stream: &mut impl BufRead, body: &mut Vec<u8>) -> Result<()> {
-    loop {
-        let line = read_line(stream)?;
-        let size = line.split(';').next().unwrap_or_default();
-        let size = u64::from_str_radix(size.trim(), 16)
-            .with_context(|| format!("no chunk size: {line:?}"))?;
-        let read = stream.take(size).read_to_end(body)?;
-        if read as u64 != size {
-            bail!("the answer broke off within a chunk");
-        }
-        read_line(stream)?;
-        if size == 0 {
-            return Ok(());
-        }
+/// Appends the next chunk; false at the end.
+fn read_chunk(stream: &mut impl BufRead, body: &mut Vec<u8>) -> Result<bool> {
+    let line = read_line(stream)?;
+    let size = line.split(';').next().unwrap_or_default();
+    let size =
+        u64::from_str_radix(size.trim(), 16).with_context(|| format!("no chunk size: {line:?}"))?;
+    let read = stream.take(size).read_to_end(body)?;
+    if read as u64 != size {
+        bail!("the answer broke off within a chunk");
     }
+    read_line(stream)?;
+    Ok(size > 0)
 }
 
 fn read_line(stream: &mut impl BufRead) -> Result<String> {

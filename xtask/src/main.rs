@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod chart;
 mod ci;
+mod crash;
 mod demo;
 mod e2e;
 mod execution;
@@ -51,6 +52,7 @@ enum Command {
     Bench(bench::Arguments),
     Chart(chart::Arguments),
     Ci(ci::Arguments),
+    Crash(crash::Arguments),
     E2e(e2e::Arguments),
     Image(image::Arguments),
     Kubectl(kubectl::Arguments),
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Chart(arguments) => chart::run(&arguments),
         Command::Ci(arguments) => ci::run(&arguments),
+        Command::Crash(arguments) => crash::run(&arguments),
         Command::E2e(arguments) => e2e::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::Kubectl(arguments) => kubectl::run(&arguments),

@@ -3,7 +3,7 @@
 //! Each is in a process group of its own, so that Ctrl-C on the terminal reaches only the command, which then stops them
 //! in order: asked first, killed where that does not help.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -45,7 +45,9 @@ impl Process {
     ) -> Result<Self> {
         let log = directory.join(format!("{name}.log"));
         command.stdout(File::create(directory.join(format!("{name}.out")))?);
-        command.stderr(File::create(&log)?);
+        // One that is started again goes on where its predecessor stopped.
+        let appended = OpenOptions::new().create(true).append(true).open(&log)?;
+        command.stderr(appended);
         Self::start(name, command, Some(log))
     }
 
@@ -138,6 +140,26 @@ impl Process {
         // Its own children may outlive it; an empty group is an error that says so, and is what is wanted.
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
+    }
+
+    /// Kills it without asking, and returns once it is gone.
+    ///
+    /// # Errors
+    /// If the system does not know the child.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let group = Pid::from_child(&self.child);
+        kill_process_group(group, signal)
+            .with_context(|| format!("cannot send {signal:?} to {}", self.name))
     }
 
     /// What it has cost so far.

@@ -14,9 +14,6 @@ pub(crate) const NAMESPACE: &str = "default";
 /// The ConfigMap and, as usual, the Service of the controller.
 pub(crate) const NAME: &str = "batch-job-controller";
 
-/// The controller's own pod.
-pub(crate) const POD_NAME: &str = "batch-job-controller-1-0";
-
 /// What the sample names its controller: the prefix of metrics and pods.
 pub(crate) const METRICS_PREFIX: &str = "demo";
 
@@ -55,15 +52,20 @@ pub(crate) fn gauges() -> Vec<&'static str> {
         .collect()
 }
 
-/// Applies what a chart and its controllers would: the ConfigMap, the controller's Deployment with its pod, the Service
-/// that job pods call back to, and the EndpointSlice that says where it is.
+/// Applies what a chart and its controllers would: the ConfigMap, the controller's Deployment with a pod at each of the
+/// addresses, the Service that job pods call back to, and the EndpointSlice that says where it is.
 ///
 /// The Service's address is nobody's: like kube-proxy, the simulated nodes look up its EndpointSlices, so that job pods
 /// outlive the controller's pod as they do in a cluster.
 ///
 /// # Errors
 /// If the API server refuses.
-pub(crate) fn apply(api_server: SocketAddr, ports: &Ports, config: &str) -> Result<()> {
+pub(crate) fn apply(
+    api_server: SocketAddr,
+    ports: &Ports,
+    config: &str,
+    addresses: &[&str],
+) -> Result<()> {
     let core = format!("/api/v1/namespaces/{NAMESPACE}");
     let apps = format!("/apis/apps/v1/namespaces/{NAMESPACE}");
     http::post_json(
@@ -73,12 +75,11 @@ pub(crate) fn apply(api_server: SocketAddr, ports: &Ports, config: &str) -> Resu
     )?;
     http::post_json(api_server, &format!("{core}/services"), &service(ports))?;
     let deployment = http::post_json(api_server, &format!("{apps}/deployments"), &deployment())?;
-    run_deployment(api_server, &deployment, NAME, ports.callback)?;
-    Ok(())
+    run_deployment(api_server, &deployment, NAME, ports.callback, addresses)
 }
 
-/// Does what the controllers of a cluster do for a Deployment: its ReplicaSet and one pod, Running on 127.0.0.1, which is
-/// what the Service `callback_service` leads to. Returns the pod's name.
+/// Does what the controllers of a cluster do for a Deployment: its ReplicaSet and a pod Running at each address of this machine,
+/// named as [`pod_name`] says; the Service `callback_service` leads to them, in this order.
 ///
 /// # Errors
 /// If the API server refuses.
@@ -87,27 +88,35 @@ pub(crate) fn run_deployment(
     deployment: &Value,
     callback_service: &str,
     callback_port: u16,
-) -> Result<String> {
+    addresses: &[&str],
+) -> Result<()> {
     let namespace = deployment["metadata"]["namespace"].as_str();
     let namespace = namespace.context("the Deployment has no namespace")?;
     let name = deployment["metadata"]["name"].as_str().unwrap_or_default();
-    let pod_name = format!("{name}-1-0");
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
     let replica_set = http::post_json(
         api_server,
         &format!("/apis/apps/v1/namespaces/{namespace}/replicasets"),
         &replica_set(deployment),
     )?;
-    http::post_json(api_server, &pods, &pod(&replica_set, &pod_name))?;
-    let container = json!({"name": "controller", "image": NAME, "imageID": "", "ready": true, "restartCount": 0});
-    let status = json!({"status": {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": [container]}});
-    http::merge_json(api_server, &format!("{pods}/{pod_name}/status"), &status)?;
+    for (number, address) in addresses.iter().enumerate() {
+        let pod_name = pod_name(name, number);
+        http::post_json(api_server, &pods, &pod(&replica_set, &pod_name))?;
+        let container = json!({"name": "controller", "image": NAME, "imageID": "", "ready": true, "restartCount": 0});
+        let status = json!({"status": {"phase": "Running", "podIP": address, "containerStatuses": [container]}});
+        http::merge_json(api_server, &format!("{pods}/{pod_name}/status"), &status)?;
+    }
     http::post_json(
         api_server,
         &format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"),
-        &endpoint_slice(namespace, callback_service, callback_port),
+        &endpoint_slice(namespace, callback_service, callback_port, addresses),
     )?;
-    Ok(pod_name)
+    Ok(())
+}
+
+/// The pod of that number of a Deployment, counted from 0.
+pub(crate) fn pod_name(deployment: &str, number: usize) -> String {
+    format!("{deployment}-1-{number}")
 }
 
 fn config_map(config: &str) -> Value {
@@ -185,7 +194,9 @@ fn service(ports: &Ports) -> Value {
     })
 }
 
-fn endpoint_slice(namespace: &str, service: &str, port: u16) -> Value {
+fn endpoint_slice(namespace: &str, service: &str, port: u16, addresses: &[&str]) -> Value {
+    let endpoint = |address| json!({"addresses": [address], "conditions": {"ready": true}});
+    let endpoints: Vec<Value> = addresses.iter().map(endpoint).collect();
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
@@ -193,7 +204,7 @@ fn endpoint_slice(namespace: &str, service: &str, port: u16) -> Value {
             "labels": {"kubernetes.io/service-name": service},
         },
         "addressType": "IPv4",
-        "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}],
+        "endpoints": endpoints,
         "ports": [{"name": "callback", "port": port, "protocol": "TCP"}],
     })
 }

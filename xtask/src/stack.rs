@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cargo::Binaries;
@@ -142,11 +143,11 @@ impl Stack {
         interrupt: &Interrupt,
     ) -> Result<Self> {
         Self::start_installed(binaries, setup, ports, interrupt, |api, directory| {
-            sample::apply(api, &ports, &sample_config(setup, ports)?)?;
+            sample::apply(api, &ports, &sample_config(setup, ports)?, &["127.0.0.1"])?;
             Ok(Installed {
                 namespace: sample::NAMESPACE.to_owned(),
                 config_map: sample::NAME.to_owned(),
-                pod: sample::POD_NAME.to_owned(),
+                pod: sample::pod_name(sample::NAME, 0),
                 kubeconfig: directory.join(KUBECONFIG),
             })
         })
@@ -231,7 +232,7 @@ impl Stack {
     ///
     /// # Errors
     /// If it does not, or not with JSON.
-    pub(crate) fn api(&self, path: &str) -> Result<serde_json::Value> {
+    pub(crate) fn api(&self, path: &str) -> Result<Value> {
         Ok(serde_json::from_str(&http::get_text(
             localhost(self.ports.api),
             path,
@@ -258,7 +259,7 @@ impl Stack {
     ///
     /// # Errors
     /// If there is none.
-    pub(crate) fn newest_record(&self) -> Result<serde_json::Value> {
+    pub(crate) fn newest_record(&self) -> Result<Value> {
         let path = format!("/{}/_execution.json", self.newest_execution()?);
         Ok(serde_json::from_str(&http::get_text(
             localhost(self.ports.reports),
@@ -287,6 +288,16 @@ impl Stack {
 /// The address of a port on this machine.
 pub(crate) fn localhost(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// A kubeconfig for a server without credentials.
+pub(crate) fn kubeconfig(server: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "this",
+        "contexts": [{"name": "this", "context": {"cluster": "this", "user": "this"}}],
+        "clusters": [{"name": "this", "cluster": {"server": format!("http://{server}")}}],
+        "users": [{"name": "this", "user": {}}],
+    })
 }
 
 /// The sample's config.yaml as the setup wants it.

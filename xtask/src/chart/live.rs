@@ -15,7 +15,7 @@ use crate::cargo::Binaries;
 use crate::execution::{self, Progress};
 use crate::exposition::Scrape;
 use crate::interrupt::Interrupt;
-use crate::stack::{Installed, PortOptions, Ports, Setup, Stack};
+use crate::stack::{self, Installed, PortOptions, Ports, Setup, Stack};
 use crate::{http, sample};
 
 const NODES: u32 = 4;
@@ -48,7 +48,7 @@ pub(super) fn check(binaries: &Binaries, helm: &Helm, interrupt: &Interrupt) -> 
         Stack::start_installed(binaries, &setup, ports, interrupt, |api, directory| {
             let relay = recorder.insert(Recorder::start(api)?);
             let kubeconfig = directory.join("kubeconfig-of-the-controller");
-            fs::write(&kubeconfig, kubeconfig_of(relay).to_string())?;
+            fs::write(&kubeconfig, stack::kubeconfig(relay.address()).to_string())?;
             let (config_map, pod) = install(api, &documents, ports.callback)?;
             Ok(Installed {
                 namespace: NAMESPACE.to_owned(),
@@ -139,7 +139,9 @@ fn install(
         &left_over,
     )?;
     let service = config["callbackServiceName"].as_str().unwrap_or_default();
-    let pod = sample::run_deployment(api, &deployment, service, callback)?;
+    sample::run_deployment(api, &deployment, service, callback, &["127.0.0.1"])?;
+    let pod = deployment["metadata"]["name"].as_str().unwrap_or_default();
+    let pod = sample::pod_name(pod, 0);
     let name = map["metadata"]["name"].as_str().unwrap_or_default();
     Ok((name.to_owned(), pod))
 }
@@ -162,14 +164,5 @@ fn collection(document: &Value) -> Result<String> {
     Ok(match document["metadata"]["namespace"].as_str() {
         Some(namespace) => format!("{root}/{version}/namespaces/{namespace}/{plural}"),
         None => format!("{root}/{version}/{plural}"),
-    })
-}
-
-fn kubeconfig_of(recorder: &Recorder) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "recorded",
-        "contexts": [{"name": "recorded", "context": {"cluster": "recorded", "user": "recorded"}}],
-        "clusters": [{"name": "recorded", "cluster": {"server": format!("http://{}", recorder.address())}}],
-        "users": [{"name": "recorded", "user": {}}],
     })
 }
