@@ -1,4 +1,5 @@
-//! The little HTTP/1.1 that these commands need, to servers on this machine: one request a connection.
+//! The little HTTP/1.1 that these commands need, to servers on this machine: one request a connection, or many where it is
+//! the connection that is measured.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -162,6 +163,55 @@ struct Head<'h> {
     path: &'h str,
     content_type: &'h str,
     length: u64,
+}
+
+/// A connection that stays open for many requests.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    server: SocketAddr,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If the server cannot be reached.
+    pub(crate) fn open(server: SocketAddr) -> Result<Self> {
+        let stream = connect(server, TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            server,
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Asks, with a JSON body unless it is empty, and reads the answer.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<Response> {
+        self.send(method, path, body)?;
+        read_response(&mut self.stream).with_context(|| format!("{method} {path}"))
+    }
+
+    /// Asks for what goes on as long as it is read, head and chunks and all.
+    ///
+    /// # Errors
+    /// As [`get`].
+    pub(crate) fn stream(mut self, path: &str) -> Result<impl Read> {
+        self.send("GET", path, "")?;
+        Ok(self.stream)
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: &str) -> Result<()> {
+        let (server, length) = (self.server, body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {server}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
+        Ok(self.stream.get_mut().write_all(request.as_bytes())?)
+    }
 }
 
 fn send(
