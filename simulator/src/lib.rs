@@ -2,7 +2,7 @@
 //!
 //! `state` is the API server's state, pure; `apiserver` serves it over HTTP or in process. `fleet` runs the nodes, whose pods
 //! live as `kubelet` says and post what `job` says by way of `callback`. `cluster`, `clock`, `rng` and `report_store` are the
-//! controller's ports; `world` puts them together under virtual time. `faults` decides what breaks between a client and the API
+//! controller's ports; `world` puts them together under virtual time. `controllers` are what a cluster does by itself. `faults` decides what breaks between a client and the API
 //! server; `layer` breaks it over HTTP, `faulty_cluster` over the port.
 
 pub mod apiserver;
@@ -10,6 +10,7 @@ pub mod callback;
 pub mod checker;
 pub mod clock;
 pub mod cluster;
+pub mod controllers;
 pub mod event_log;
 pub mod faults;
 pub mod faulty_cluster;

@@ -23,6 +23,7 @@ use tower::Layer as _;
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{Noted, Notes, OverHttp, Persistence};
 use crate::clock::SimClock;
+use crate::controllers;
 use crate::faults::Faults;
 use crate::fleet::{Fleet, FleetOptions, Irregularities, create_nodes, renew_leases};
 use crate::layer::{FaultLayer, FaultService};
@@ -73,6 +74,25 @@ pub struct ServeOptions {
     /// The nodes exist, but nothing runs on them: pods stay as they are created
     #[arg(long)]
     no_fleet: bool,
+
+    /// Whether the cluster does by itself what a real one's controllers do: namespaces end, garbage is collected, silent nodes
+    /// become NotReady, pods leave tainted nodes; on where there are nodes
+    #[arg(long, value_name = "on|off", value_parser = parse_switch)]
+    controllers: Option<bool>,
+}
+
+impl ServeOptions {
+    fn has_controllers(&self) -> bool {
+        self.controllers.unwrap_or(self.nodes > 0)
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is either on or off".to_owned()),
+    }
 }
 
 /// Serves until the process is told to end.
@@ -105,6 +125,8 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     let state = State::new(&state::Options {
         seed: options.pods.seed,
         now: clock.wall(),
+        namespace_lifecycle: options.has_controllers(),
+        compact: true,
         ..state::Options::default()
     });
     let api = ApiServer::new(state, clock.of_api_server());
@@ -113,6 +135,9 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
 
     let mut parts = JoinSet::new();
     parts.spawn(expire_events(api.clone()));
+    if options.has_controllers() {
+        parts.spawn(controllers::run(api.clone(), controllers::every_rule()));
+    }
     if !options.no_fleet && options.nodes > 0 {
         let fleet_options = FleetOptions {
             nodes: options.nodes,
@@ -302,10 +327,11 @@ impl std::fmt::Display for ServeOptions {
                 write!(f, " {name}")?;
             }
         }
-        match &self.faults {
-            Some(faults) => write!(f, " --faults {faults}"),
-            None => Ok(()),
+        if let Some(faults) = &self.faults {
+            write!(f, " --faults {faults}")?;
         }
+        let controllers = if self.has_controllers() { "on" } else { "off" };
+        write!(f, " --controllers {controllers}")
     }
 }
 

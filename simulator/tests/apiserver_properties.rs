@@ -1,7 +1,7 @@
 //! Random operations on the state agree with a naive model, and every watcher reconstructs what a list shows.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -220,29 +220,42 @@ proptest! {
     fn state_agrees_with_the_model_and_every_watcher_with_the_list(
         operations in prop::collection::vec(operation(), 1..60),
         batch in 1..5_usize,
+        compact: bool,
     ) {
-        let mut state = State::new(&Options::default());
+        let mut state = State::new(&Options { compact, ..Options::default() });
         let mut model = Model::new();
         let mut watchers = Vec::new();
         let mut version = state.version();
+        let mut given = BTreeSet::new();
         for (i, operation) in operations.iter().enumerate() {
             let labels = if i % 2 == 0 { "l" } else { "l=1" };
             let selector = Selector::parse(&resource::CONFIG_MAPS, labels, "").unwrap();
             let options = ListOptions { selector: selector.clone(), ..ListOptions::default() };
             let cursor = state.watch(&resource::CONFIG_MAPS, None, selector.clone(), WatchFrom::Version(state.version()));
-            watchers.push(Watcher { cursor, believed: listed(&state, &options), selector, newest: state.version() });
+            let watcher = Watcher { cursor, believed: listed(&state, &options), selector, newest: state.version() };
+            let late = (watcher.believed.clone(), watcher.selector.clone(), watcher.newest);
+            watchers.push((watcher, late));
+            let before = model.clone();
             step(&mut state, &mut model, operation);
-            prop_assert!(state.version() >= version);
+            prop_assert!(state.version() >= version, "versions do not go back");
+            for (key, (_, written)) in model.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
+                prop_assert!(*written > version && given.insert(*written), "{key:?} has a version that there was before");
+            }
             version = state.version();
             prop_assert_eq!(listed(&state, &ListOptions::default()), model.clone());
-            for watcher in watchers.iter_mut().step_by(2) {
+            for (watcher, _) in watchers.iter_mut().step_by(2) {
                 watcher.catch_up(&state, batch);
             }
         }
-        for watcher in &mut watchers {
+        for (watcher, (believed, selector, from)) in &mut watchers {
             watcher.catch_up(&state, batch);
             let options = ListOptions { selector: watcher.selector.clone(), ..ListOptions::default() };
             prop_assert_eq!(&watcher.believed, &listed(&state, &options));
+            // One that begins only now, from what was listed then.
+            let cursor = state.watch(&resource::CONFIG_MAPS, None, selector.clone(), WatchFrom::Version(*from));
+            let mut late = Watcher { cursor, believed: believed.clone(), selector: selector.clone(), newest: *from };
+            late.catch_up(&state, batch);
+            prop_assert_eq!(&late.believed, &watcher.believed);
         }
     }
 

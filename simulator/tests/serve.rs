@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+#[path = "common/served.rs"]
+mod served;
+
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,67 +20,23 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use served::{Served, simulator};
+
 /// Far beyond what anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A served cluster; killed where a test fails.
-struct Served {
-    child: Child,
-    url: String,
-    kubeconfig: PathBuf,
+fn client(served: &Served) -> Client {
+    let mut config = Config::new(served.url.parse().unwrap());
+    config.default_namespace = "default".into();
+    Client::try_from(config).unwrap()
 }
 
-impl Served {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = simulator(arguments).spawn().unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let rest = line
-            .trim_end()
-            .strip_prefix("ready ")
-            .unwrap_or_else(|| panic!("{line:?}"));
-        let (url, kubeconfig) = rest.split_once(" kubeconfig=").unwrap();
-        Self {
-            url: url.to_owned(),
-            kubeconfig: kubeconfig.into(),
-            child,
-        }
-    }
-
-    fn client(&self) -> Client {
-        let mut config = Config::new(self.url.parse().unwrap());
-        config.default_namespace = "default".into();
-        Client::try_from(config).unwrap()
-    }
-
-    /// Sends SIGTERM and waits.
-    fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &id])
-                .status()
-                .unwrap()
-                .success()
-        );
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It has ended already where the test went well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn simulator(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_simulator"));
-    command.arg("serve").args(arguments);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+/// Sends SIGTERM and waits.
+fn terminate(served: &mut Served) -> ExitStatus {
+    let id = served.child.id().to_string();
+    let kill = Command::new("kill").args(["-TERM", &id]).status();
+    assert!(kill.unwrap().success());
+    served.child.wait().unwrap()
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> T {
@@ -91,7 +48,7 @@ fn it_ends_well_when_told_and_takes_its_temporary_kubeconfig_with_it() {
     let mut served = Served::start(&["--nodes", "3"]);
     let text = std::fs::read_to_string(&served.kubeconfig).unwrap();
     assert!(text.contains(&served.url), "{text}");
-    assert!(served.terminate().success());
+    assert!(terminate(&mut served).success());
     assert!(!served.kubeconfig.exists());
 }
 
@@ -102,7 +59,7 @@ fn a_kubeconfig_that_was_asked_for_stays() {
     let path = file.to_str().unwrap();
     let mut served = Served::start(&["--nodes", "0", "--kubeconfig", path]);
     assert_eq!(served.kubeconfig, file);
-    assert!(served.terminate().success());
+    assert!(terminate(&mut served).success());
     assert!(file.exists());
 }
 
@@ -134,7 +91,7 @@ async fn a_pod_posts_to_the_endpoints_of_a_service_and_ends() {
     tokio::spawn(async move { axum::serve(listener, callback).await });
 
     let served = Served::start(&["--nodes", "2", "--pod-seconds", "0.4"]);
-    let client = served.client();
+    let client = client(&served);
     let create = PostParams::default();
     let service = json!({"metadata": {"name": "callback"}, "spec": {"clusterIP": "10.96.0.99", "ports": [{"port": 80}]}});
     let services: Api<Service> = Api::default_namespaced(client.clone());

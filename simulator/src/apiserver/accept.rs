@@ -34,14 +34,28 @@ pub(super) fn form(headers: &HeaderMap) -> Result<Form, Status> {
     if wishes.peek().is_none() {
         return Ok(Form::Plain);
     }
-    wishes
-        .find_map(one)
-        .ok_or_else(|| Status::not_acceptable(SPOKEN))
+    let mut is_json = false;
+    let found = wishes.find_map(|wish| {
+        is_json |= is_spoken(wish.split(';').next().unwrap_or_default().trim());
+        one(wish)
+    });
+    found.ok_or_else(|| {
+        let mut status = Status::not_acceptable(SPOKEN);
+        if !is_json {
+            // A real server's router says so, and it adds empty details.
+            status.details = Some(Box::default());
+        }
+        status
+    })
+}
+
+fn is_spoken(media_type: &str) -> bool {
+    matches!(media_type, "application/json" | "application/*" | "*/*")
 }
 
 fn one(wish: &str) -> Option<Form> {
     let mut parts = wish.split(';').map(str::trim);
-    if !matches!(parts.next()?, "application/json" | "application/*" | "*/*") {
+    if !is_spoken(parts.next()?) {
         return None;
     }
     let (mut kind, mut group, mut version) = ("", "", "");

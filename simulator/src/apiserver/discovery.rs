@@ -135,6 +135,7 @@ fn subresource(
 ) {
     match sub {
         Subresource::Status => ("", "", row.kind, &["get", "patch", "update"]),
+        Subresource::Finalize => ("", "", row.kind, &["update"]),
         Subresource::Log => ("", "", row.kind, &["get"]),
         Subresource::Binding => ("", "", "Binding", &["create"]),
         Subresource::Eviction => ("policy", "v1", "Eviction", &["create"]),

@@ -8,6 +8,7 @@ mod accept;
 mod discovery;
 mod event_expiry;
 mod openapi;
+mod options;
 mod pod_log;
 mod query;
 mod resources;

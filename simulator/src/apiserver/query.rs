@@ -37,15 +37,16 @@ impl Query {
             .map_or("", |(_, value)| value.as_str())
     }
 
-    /// Whether a parameter is there and true.
+    /// Every value of a parameter.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let pairs = self.pairs.iter().filter(move |(n, _)| n == name);
+        pairs.map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a parameter is there and does not say no: a real server takes any other word for yes.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.pairs.iter().any(|(n, value)| {
-            n == name
-                && matches!(
-                    value.as_str(),
-                    "" | "1" | "t" | "T" | "true" | "True" | "TRUE"
-                )
-        })
+        let first = self.pairs.iter().find(|(n, _)| n == name);
+        first.is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// Whether a parameter is there.
@@ -92,6 +93,11 @@ mod tests {
         let query = Query::parse("&labelSelector=a%3Db,c+in+(d)&watch&limit=5&x=y&");
         assert_eq!(query.get("labelSelector"), "a=b,c in (d)");
         assert!(query.flag("watch") && !query.flag("follow") && query.has("x"));
+        let no = Query::parse("a=0&b=False&c=yes");
+        assert_eq!(
+            ["a", "b", "c"].map(|name| no.flag(name)),
+            [false, false, true]
+        );
         assert_eq!(
             (
                 query.number("limit").unwrap(),

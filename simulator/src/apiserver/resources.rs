@@ -2,9 +2,9 @@
 
 use axum::body::{Body, to_bytes};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, WARNING};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use serde_json::Value;
 
 use super::accept::{self, Form};
@@ -12,10 +12,10 @@ use super::query::Query;
 use super::respond::{self, JSON, respond as answer};
 use super::route::Place;
 use super::table::{self, Include};
-use super::{ApiServer, pod_log, watch_stream};
+use super::{ApiServer, options, pod_log, watch_stream};
 use crate::state::{
-    AtVersion, Cause, DeleteOptions, Deleted, List, ListOptions, Part, Patch, Row, Selector,
-    Status, Stored, Subresource, Target, WriteOptions,
+    Deleted, Draft, List, ListOptions, Part, Patch, Row, Selector, Status, Stored, Subresource,
+    Target, Written,
 };
 
 /// The largest body, as the limit of a real server.
@@ -62,6 +62,7 @@ pub(super) async fn serve(
         (Some(_), None) => matches!(method, Method::PUT | Method::PATCH | Method::DELETE),
         (Some(_), Some(Subresource::Status)) => matches!(method, Method::PUT | Method::PATCH),
         (Some(_), Some(Subresource::Binding | Subresource::Eviction)) => method == Method::POST,
+        (Some(_), Some(Subresource::Finalize)) => method == Method::PUT,
         (Some(_), Some(Subresource::Log)) => false,
     };
     if !allowed {
@@ -99,10 +100,10 @@ impl<'a> Call<'a> {
     }
 
     fn part(&self) -> Part {
-        if self.place.subresource == Some(Subresource::Status) {
-            Part::Status
-        } else {
-            Part::Whole
+        match self.place.subresource {
+            Some(Subresource::Status) => Part::Status,
+            Some(Subresource::Finalize) => Part::Finalize,
+            _ => Part::Whole,
         }
     }
 
@@ -114,26 +115,6 @@ impl<'a> Call<'a> {
             .and_then(|v| v.to_str().ok())
             .unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim()
-    }
-
-    fn write_options(&self) -> Result<WriteOptions, Status> {
-        let dry_run = match self.query.get("dryRun") {
-            "" => false,
-            "All" => true,
-            other => {
-                let cause = Cause::not_supported("dryRun", other, &["All"]);
-                return Err(Status::invalid_kind(
-                    "meta.k8s.io",
-                    "CreateOptions",
-                    "",
-                    vec![cause],
-                ));
-            }
-        };
-        Ok(WriteOptions {
-            dry_run,
-            check_types: true,
-        })
     }
 
     fn selector(&self) -> Result<Selector, Status> {
@@ -157,7 +138,13 @@ impl<'a> Call<'a> {
             ),
             (None, _) => self.list(),
             (Some(_), None | Some(Subresource::Status)) => {
-                let object = self.server.read(|state| state.get(target))?;
+                let version = options::of_get(&self.query)?;
+                let object = self.server.read(|state| match version {
+                    version if version > state.version() => {
+                        Err(Status::too_large(version, state.version(), Some(1)))
+                    }
+                    _ => state.get(target),
+                })?;
                 Ok(self.object(StatusCode::OK, &object))
             }
             (Some(_), Some(Subresource::Log)) => {
@@ -170,129 +157,63 @@ impl<'a> Call<'a> {
     fn list(&self) -> Result<Response<Body>, Status> {
         let options = self.list_options(self.selector()?)?;
         let list = self.server.read(|state| state.list(self.row(), &options))?;
-        Ok(self.list_response(&list))
+        Ok(self.list_response(list))
     }
 
     fn list_options(&self, selector: Selector) -> Result<ListOptions<'_>, Status> {
-        let limit = self
-            .query
-            .number("limit")?
-            .and_then(|n| usize::try_from(n).ok())
-            .filter(|n| *n > 0);
-        let version = match self.query.get("resourceVersion") {
-            "" => None,
-            text => {
-                let broken = || {
-                    Status::bad_request(format!(
-                        "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-                    ))
-                };
-                Some(text.parse().map_err(|_| broken())?)
-            }
-        };
-        let forbidden = |why: &str| {
-            Err(Status::invalid_kind(
-                "meta.k8s.io",
-                "ListOptions",
-                "",
-                vec![Cause::forbidden("resourceVersionMatch", why)],
-            ))
-        };
-        if self.query.has("sendInitialEvents") {
-            let cause = Cause::forbidden(
-                "sendInitialEvents",
-                "sendInitialEvents is forbidden for list",
-            );
-            return Err(Status::invalid_kind(
-                "meta.k8s.io",
-                "ListOptions",
-                "",
-                vec![cause],
-            ));
-        }
-        let continue_token = self.query.get("continue");
-        let at = match (self.query.get("resourceVersionMatch"), version) {
-            ("", None | Some(0)) | ("NotOlderThan", Some(0)) => AtVersion::Newest,
-            ("", Some(_)) if !continue_token.is_empty() => {
-                return Err(Status::bad_request(
-                    "specifying resource version is not allowed when using continue",
-                ));
-            }
-            ("" | "NotOlderThan", Some(version)) => AtVersion::NotOlderThan(version),
-            ("Exact", Some(version)) if version > 0 => AtVersion::Exact(version),
-            ("Exact", Some(_)) => {
-                return forbidden(
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-            ("Exact" | "NotOlderThan", None) => {
-                return forbidden(
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
-            }
-            (other, _) => {
-                let cause = Cause::not_supported(
-                    "resourceVersionMatch",
-                    other,
-                    &["Exact", "NotOlderThan", ""],
-                );
-                return Err(Status::invalid_kind(
-                    "meta.k8s.io",
-                    "ListOptions",
-                    "",
-                    vec![cause],
-                ));
-            }
-        };
+        let paging = options::of_list(&self.query)?;
         Ok(ListOptions {
             namespace: self.place.namespace.as_deref(),
             selector,
-            limit,
-            continue_token,
-            at,
+            limit: paging.limit,
+            continue_token: paging.continue_token,
+            at: paging.at,
         })
     }
 
     fn post(&self, body: &Bytes) -> Result<Response<Body>, Status> {
+        let options = options::of_write(&self.query, "CreateOptions", None)?;
         let value = self.body(body)?;
-        let options = self.write_options()?;
         let (now, target) = (self.server.now(), self.target());
         let status = match self.place.subresource {
             None => {
-                let created = self
+                let draft = Draft::new(self.row(), value, options)?;
+                let written = self
                     .server
-                    .with_state(|state| state.create(now, target, value, options))?;
-                return Ok(self.object(StatusCode::CREATED, &created));
+                    .with_state(|state| state.post(now, target, draft, options))?;
+                return Ok(self.written(&written));
+            }
+            Some(sub) if value["metadata"]["name"] != target.name => {
+                let kind = if sub == Subresource::Binding {
+                    "Binding"
+                } else {
+                    "Eviction"
+                };
+                return Err(Status::bad_request(format!(
+                    "name in URL does not match name in {kind} object"
+                )));
             }
             Some(Subresource::Binding) => {
                 self.server.with_state(|state| state.bind(target, &value))?
             }
             Some(_) => {
-                let mut options =
-                    delete_options(value.get("deleteOptions").unwrap_or(&Value::Null))?;
-                options.dry_run |= self.query.get("dryRun") == "All";
+                let mut delete = options::parse_delete(&value["deleteOptions"])?;
+                delete.dry_run |= options.dry_run;
                 self.server
-                    .with_state(|state| state.evict(now, target, &options))?
+                    .with_state(|state| state.evict(now, target, &delete))?
             }
         };
         Ok(respond::status_response(&status))
     }
 
     fn put(&self, body: &Bytes) -> Result<Response<Body>, Status> {
+        let options = options::of_write(&self.query, "UpdateOptions", None)?;
         let value = self.body(body)?;
-        let options = self.write_options()?;
         let (now, target, part) = (self.server.now(), self.target(), self.part());
         let written = self
             .server
             .with_state(|state| state.update(now, target, part, value, options))?;
-        Ok(self.object(
-            if written.created {
-                StatusCode::CREATED
-            } else {
-                StatusCode::OK
-            },
-            &written.object,
-        ))
+        Ok(self.written(&written))
     }
 
     fn patch(&self, body: &Bytes) -> Result<Response<Body>, Status> {
@@ -304,9 +225,14 @@ impl<'a> Call<'a> {
         ];
         let kind = self.content_type();
         if !kinds.contains(&kind) {
-            return Err(Status::unsupported_media_type(&kinds));
+            // A real server's router says so, and it adds empty details.
+            let mut status = Status::unsupported_media_type(&kinds);
+            status.details = Some(Box::default());
+            return Err(status);
         }
-        let value = if kind.ends_with("yaml") {
+        let is_apply = kind.ends_with("yaml");
+        let options = options::of_write(&self.query, "PatchOptions", Some(is_apply))?;
+        let value = if is_apply {
             parse_yaml(body)?
         } else {
             parse_json(body)?
@@ -321,42 +247,23 @@ impl<'a> Call<'a> {
                 force: self.query.flag("force"),
             },
         };
-        let options = self.write_options()?;
         let (now, target, part) = (self.server.now(), self.target(), self.part());
         let written = self
             .server
             .with_state(|state| state.patch(now, target, part, &patch, options))?;
-        Ok(self.object(
-            if written.created {
-                StatusCode::CREATED
-            } else {
-                StatusCode::OK
-            },
-            &written.object,
-        ))
+        Ok(self.written(&written))
     }
 
     fn delete(&self, body: &Bytes) -> Result<Response<Body>, Status> {
-        let value = if body.is_empty() {
-            Value::Null
-        } else {
-            self.body(body)?
-        };
-        let mut options = delete_options(&value)?;
-        if let (None, Some(seconds)) = (
-            options.grace_period_seconds,
-            self.query.number("gracePeriodSeconds")?,
-        ) {
-            options.grace_period_seconds = Some(seconds);
-        }
-        options.dry_run |= self.query.get("dryRun") == "All";
+        let value = (!body.is_empty()).then(|| self.body(body)).transpose()?;
+        let options = options::of_delete(&self.query, value.as_ref())?;
         let now = self.server.now();
         if self.place.name.is_none() {
             let selected = self.list_options(self.selector()?)?;
             let list = self.server.with_state(|state| {
                 state.delete_collection(now, self.row(), &selected, &options)
             })?;
-            return Ok(self.list_response(&list));
+            return Ok(self.list_response(list));
         }
         let deleted = self
             .server
@@ -378,6 +285,23 @@ impl<'a> Call<'a> {
         }
     }
 
+    fn written(&self, written: &Written) -> Response<Body> {
+        let code = if written.created {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        let mut response = self.object(code, &written.object);
+        for warning in &written.warnings {
+            // 299 is a warning that is not about caches (RFC 7234).
+            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                response.headers_mut().append(WARNING, value);
+            }
+        }
+        response
+    }
+
     fn object(&self, code: StatusCode, object: &Stored) -> Response<Body> {
         let body = match self.form {
             Form::Table => respond::line(&table::of_object(
@@ -392,15 +316,15 @@ impl<'a> Call<'a> {
         answer(code, JSON, body)
     }
 
-    fn list_response(&self, list: &List) -> Response<Body> {
+    fn list_response(&self, list: List) -> Response<Body> {
         let body = match self.form {
-            Form::Table => respond::line(&table::of_list(
+            Form::Table => Body::from(respond::line(&table::of_list(
                 self.row(),
-                list,
+                &list,
                 Include::parse(self.query.get("includeObject")),
                 self.server.now(),
-            )),
-            Form::Metadata => respond::line(&table::partial_list(list)),
+            ))),
+            Form::Metadata => Body::from(respond::line(&table::partial_list(&list))),
             Form::Plain | Form::Discovery => respond::list(self.row(), list),
         };
         answer(StatusCode::OK, JSON, body)
@@ -422,28 +346,4 @@ fn parse_yaml(body: &[u8]) -> Result<Value, Status> {
     let broken = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
     let text = std::str::from_utf8(body).map_err(|why| broken(why.to_string()))?;
     serde_saphyr::from_str(text).map_err(|why| broken(why.to_string()))
-}
-
-fn delete_options(value: &Value) -> Result<DeleteOptions, Status> {
-    let preconditions = &value["preconditions"];
-    let resource_version = match preconditions["resourceVersion"].as_str() {
-        None | Some("") => None,
-        Some(text) => Some(text.parse().map_err(|_| {
-            Status::bad_request(format!(
-                "preconditions.resourceVersion: Invalid value: {text:?}"
-            ))
-        })?),
-    };
-    let dry_run = value["dryRun"]
-        .as_array()
-        .is_some_and(|all| all.iter().any(|v| v == "All"));
-    Ok(DeleteOptions {
-        grace_period_seconds: value["gracePeriodSeconds"].as_i64(),
-        uid: preconditions["uid"]
-            .as_str()
-            .filter(|uid| !uid.is_empty())
-            .map(str::to_owned),
-        resource_version,
-        dry_run,
-    })
 }

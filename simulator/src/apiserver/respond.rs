@@ -1,5 +1,7 @@
 //! Answers: JSON with the newline a real server ends it with, Status objects, plain text.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -7,6 +9,15 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use crate::state::{List, Row, Status, Stored};
+
+/// About the size of an object.
+const OBJECT_BYTES: usize = 4 * 1024;
+
+/// What is written of a list at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A list of no more objects is written before it is sent.
+const WHOLE_ITEMS_MAX: usize = 500;
 
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -64,38 +75,47 @@ pub(crate) fn status_response(status: &Status) -> Response<Body> {
 
 /// One object as it is stored.
 pub(super) fn object(row: &'static Row, stored: &Stored) -> Bytes {
-    let encoded = stored.encoded(row);
-    let mut body = BytesMut::with_capacity(encoded.len() + 1);
-    body.extend_from_slice(&encoded);
+    let mut body = BytesMut::with_capacity(OBJECT_BYTES);
+    stored.encode(row, &mut body);
     body.put_u8(b'\n');
     body.freeze()
 }
 
-/// A list, its objects copied as they are encoded.
-pub(super) fn list(row: &'static Row, list: &List) -> Bytes {
-    let items: Vec<Bytes> = list
-        .items
-        .iter()
-        .map(|item| item.encoded_item(row))
-        .collect();
-    let mut body = BytesMut::with_capacity(256 + items.iter().map(|i| i.len() + 2).sum::<usize>());
-    let head = format!(
-        r#"{{"kind":"{}List","apiVersion":"{}","metadata":"#,
-        row.kind,
-        row.api_version()
+/// A list, written while it is sent.
+pub(super) fn list(row: &'static Row, list: List) -> Body {
+    let mut head = BytesMut::new();
+    let api_version = row.api_version();
+    let kind = format!(
+        r#"{{"kind":"{}List","apiVersion":"{api_version}","#,
+        row.kind
     );
-    body.extend_from_slice(head.as_bytes());
-    body.extend_from_slice(list_metadata(list).to_string().as_bytes());
-    body.extend_from_slice(br#","items":["#);
-    for (i, item) in items.iter().enumerate() {
-        if i > 0 {
-            body.put_u8(b',');
+    head.put_slice(kind.as_bytes());
+    head.put_slice(format!(r#""metadata":{},"items":["#, list_metadata(&list)).as_bytes());
+    let count = list.items.len();
+    let mut items = list.items.into_iter().enumerate();
+    let mut next = Some(head);
+    let chunks = std::iter::from_fn(move || {
+        let mut chunk = next.take()?;
+        for (i, item) in items.by_ref() {
+            chunk.put_slice(if i > 0 { b",{" } else { b"{" });
+            item.encode_item(row, &mut chunk);
+            if chunk.len() >= CHUNK_BYTES {
+                break;
+            }
         }
-        body.put_u8(b'{');
-        body.extend_from_slice(item);
+        if items.len() > 0 {
+            next = Some(BytesMut::with_capacity(CHUNK_BYTES + OBJECT_BYTES));
+        } else {
+            chunk.put_slice(b"]}\n");
+        }
+        Some(Ok::<_, Infallible>(chunk.freeze()))
+    });
+    if count <= WHOLE_ITEMS_MAX {
+        // What is small is sent with its length.
+        let whole: Vec<Bytes> = chunks.filter_map(Result::ok).collect();
+        return Body::from(whole.concat());
     }
-    body.extend_from_slice(b"]}\n");
-    body.freeze()
+    Body::from_stream(futures::stream::iter(chunks))
 }
 
 /// `metadata` of a list: its version, the token of the next page, how many follow.

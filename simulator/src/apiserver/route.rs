@@ -80,7 +80,12 @@ fn resource_route(group: &str, version: &str, rest: &[&str]) -> Result<Route, St
         .iter()
         .find(|row| row.group == group && row.version == version)
     else {
-        return Ok(Route::Unknown);
+        // A real server looks for what is below the paths of its groups, and says so of those only.
+        return if group.is_empty() || has_group(group) {
+            Err(Status::no_such_resource())
+        } else {
+            Ok(Route::Unknown)
+        };
     };
     let find =
         |plural: &str| resource::find(group, version, plural).ok_or_else(Status::no_such_resource);
@@ -173,15 +178,12 @@ mod tests {
             "/api/v1/namespaces/n/nodes",
             "/api/v1/namespaces/n/pods/p/nope",
             "/api/v1/pods/p",
+            "/api/v2/pods",
+            "/apis/apps/v2/deployments",
         ] {
             assert_eq!(parse(path).unwrap_err().code, 404, "{path}");
         }
-        for path in [
-            "/nope",
-            "/apis/nope.example.com/v1/nopes",
-            "/api/v2/pods",
-            "/apis/nope",
-        ] {
+        for path in ["/nope", "/apis/nope.example.com/v1/nopes", "/apis/nope"] {
             assert_eq!(parse(path).unwrap(), Route::Unknown, "{path}");
         }
     }

@@ -8,11 +8,19 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::delete::{FOREGROUND, ORPHAN};
 use super::event_form;
 use super::names;
 use super::object::{Metadata, Object};
-use super::pod_defaults::{default_pod_spec, quality_of_service};
+use super::pod_defaults::default_pod_spec;
+use super::pod_rules::pod_spec_causes;
 use super::status::Cause;
+
+/// What the data of a config map or a Secret may take together.
+const DATA_BYTES_MAX: usize = 1024 * 1024;
+
+/// What all annotations of an object may take together (`TotalAnnotationSizeLimitB`).
+const ANNOTATION_BYTES_MAX: usize = 256 * 1024;
 
 /// What defaults may draw from.
 #[derive(Debug, Clone)]
@@ -52,6 +60,28 @@ pub(super) fn prune_nulls(value: &mut Value) {
     }
 }
 
+/// What of the metadata an update may not change, where the client sends it.
+pub(super) fn fixed(new: &Object, old: &Object) -> Vec<Cause> {
+    let (meta, was) = (&new.metadata, &old.metadata);
+    let mut causes = Vec::new();
+    let mut check = |field: &str, is_changed: bool, value: Value| {
+        if is_changed {
+            let field = format!("metadata.{field}");
+            causes.push(Cause::invalid(field, &value, "field is immutable"));
+        }
+    };
+    let created = meta.creation_timestamp;
+    let is_other = created.is_some() && created != was.creation_timestamp;
+    check("creationTimestamp", is_other, json!(created));
+    if was.deletion_timestamp.is_none() {
+        let deletion = meta.deletion_timestamp;
+        check("deletionTimestamp", deletion.is_some(), json!(deletion));
+        let grace = meta.deletion_grace_period_seconds;
+        check("deletionGracePeriodSeconds", grace.is_some(), json!(grace));
+    }
+    causes
+}
+
 /// The rules for the metadata of every object.
 pub(super) fn common(object: &Object, old: Option<&Object>) -> Vec<Cause> {
     let (row, meta) = (object.row, &object.metadata);
@@ -82,14 +112,15 @@ pub(super) fn common(object: &Object, old: Option<&Object>) -> Vec<Cause> {
             causes.push(Cause::invalid("metadata.annotations", &json!(key), &why));
         }
     }
-    for (i, owner) in meta.owner_references.iter().enumerate() {
-        for field in ["apiVersion", "kind", "name", "uid"] {
-            if owner[field].as_str().is_none_or(str::is_empty) {
-                let path = format!("metadata.ownerReferences[{i}].{field}");
-                causes.push(Cause::invalid(path, &json!(""), "must not be empty"));
-            }
-        }
+    let bytes = meta
+        .annotations
+        .iter()
+        .map(|(key, value)| key.len() + value.len());
+    if bytes.sum::<usize>() > ANNOTATION_BYTES_MAX {
+        let why = format!("may not be more than {ANNOTATION_BYTES_MAX} bytes");
+        causes.push(Cause::too_long("metadata.annotations", &why));
     }
+    owner_causes(&meta.owner_references, &mut causes);
     if let Some(old) = old.filter(|old| old.metadata.deletion_timestamp.is_some()) {
         let kept = &old.metadata.finalizers;
         let added: Vec<_> = meta
@@ -106,16 +137,56 @@ pub(super) fn common(object: &Object, old: Option<&Object>) -> Vec<Cause> {
             causes.push(Cause::forbidden("metadata.finalizers", &detail));
         }
     }
-    for finalizer in &*meta.finalizers {
+    finalizer_causes(&meta.finalizers, &mut causes);
+    causes
+}
+
+fn owner_causes(owners: &[Value], causes: &mut Vec<Cause>) {
+    let path = "metadata.ownerReferences";
+    let mut controllers = 0;
+    for owner in owners {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner[field].as_str().is_none_or(str::is_empty) {
+                let path = format!("{path}.{field}");
+                causes.push(Cause::invalid(path, &json!(""), "must not be empty"));
+            }
+        }
+        if owner["apiVersion"] == "v1" && owner["kind"] == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            causes.push(Cause::invalid(path, owner, why));
+        }
+        if owner["controller"] == true {
+            controllers += 1;
+            if controllers > 1 {
+                let why = "Only one reference can have Controller set to true.";
+                causes.push(Cause::invalid(path, &json!(owners), why));
+            }
+        }
+    }
+}
+
+fn finalizer_causes(finalizers: &[String], causes: &mut Vec<Cause>) {
+    let path = "metadata.finalizers";
+    for finalizer in finalizers {
         if let Some(why) = names::label_key(finalizer) {
+            causes.push(Cause::invalid(path, &json!(finalizer), &why));
+        }
+    }
+    let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
+    if has(ORPHAN) && has(FOREGROUND) {
+        let why = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
+        causes.push(Cause::invalid(path, &json!(finalizers), &why));
+    }
+    for (i, finalizer) in finalizers.iter().enumerate() {
+        if !finalizer.contains('/') && ![ORPHAN, FOREGROUND, "kubernetes"].contains(&&**finalizer) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
             causes.push(Cause::invalid(
-                "metadata.finalizers",
+                format!("{path}[{i}]"),
                 &json!(finalizer),
-                &why,
+                why,
             ));
         }
     }
-    causes
 }
 
 /// Whether nothing that has rules can have changed, as in a write to a section only.
@@ -148,7 +219,7 @@ pub(super) fn prepare_namespace(object: &mut Object, _: Option<&Object>, _: &mut
 }
 
 /// Times that a real server shows as null where they are not set.
-fn show_times(status: &mut Map<String, Value>, times: &[&str]) {
+pub(super) fn show_times(status: &mut Map<String, Value>, times: &[&str]) {
     let Some(Value::Array(conditions)) = status.get_mut("conditions") else {
         return;
     };
@@ -172,170 +243,6 @@ pub(super) fn prepare_node(object: &mut Object, old: Option<&Object>, _: &mut Al
         status.insert("allocatable".to_owned(), capacity);
     }
     show_times(status, &["lastHeartbeatTime", "lastTransitionTime"]);
-}
-
-/// Pods: the defaults of the spec, phase Pending, the quality of service.
-pub(super) fn prepare_pod(object: &mut Object, old: Option<&Object>, allocator: &mut Allocator) {
-    if !old.is_some_and(|old| object.shares(old, "spec")) {
-        let spec = object.section_mut("spec");
-        if allocator.default_service_account && spec.get("serviceAccountName").is_none() {
-            spec.insert("serviceAccountName".to_owned(), json!("default"));
-        }
-        default_pod_spec(spec);
-        tolerate_short_outages(spec);
-        spec.entry("priority").or_insert(json!(0));
-        spec.entry("preemptionPolicy")
-            .or_insert(json!("PreemptLowerPriority"));
-    }
-    if object.get("status").is_none() || !old.is_some_and(|old| object.shares(old, "status")) {
-        let class = object
-            .pointer("/status/qosClass")
-            .is_none()
-            .then(|| quality_of_service(object));
-        let status = object.section_mut("status");
-        status.entry("phase").or_insert(json!("Pending"));
-        show_times(status, &["lastProbeTime", "lastTransitionTime"]);
-        if let Some(class) = class {
-            status.insert("qosClass".to_owned(), json!(class));
-        }
-    }
-}
-
-/// What the admission plugin `DefaultTolerationSeconds` adds: five minutes on a node that is not ready or unreachable.
-fn tolerate_short_outages(spec: &mut Map<String, Value>) {
-    let tolerations = spec.entry("tolerations").or_insert(json!([]));
-    let Value::Array(tolerations) = tolerations else {
-        return;
-    };
-    for key in [
-        "node.kubernetes.io/not-ready",
-        "node.kubernetes.io/unreachable",
-    ] {
-        let covers = |t: &Value| {
-            (t["key"] == key || t["key"].as_str().is_none_or(str::is_empty))
-                && matches!(t["effect"].as_str(), None | Some("" | "NoExecute"))
-        };
-        if !tolerations.iter().any(covers) {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}));
-        }
-    }
-}
-
-/// Pods: containers with a name and an image, a known restart policy; a stored spec stays as it is but for a few fields.
-#[must_use]
-pub(super) fn validate_pod(object: &Object, old: Option<&Object>) -> Vec<Cause> {
-    if let Some(old) = old {
-        return if pod_spec_change_is_allowed(object, old) {
-            Vec::new()
-        } else {
-            let detail = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-            vec![Cause::forbidden("spec", detail)]
-        };
-    }
-    let empty = Map::new();
-    let spec = object
-        .get("spec")
-        .and_then(Value::as_object)
-        .unwrap_or(&empty);
-    pod_spec_causes(spec, "spec", &["Always", "OnFailure", "Never"])
-}
-
-fn pod_spec_causes(spec: &Map<String, Value>, path: &str, policies: &[&str]) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    let containers = spec
-        .get("containers")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    if containers.is_empty() {
-        causes.push(Cause::required(format!("{path}.containers"), ""));
-    }
-    let inits = spec
-        .get("initContainers")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    container_causes(containers, &format!("{path}.containers"), &mut causes);
-    container_causes(inits, &format!("{path}.initContainers"), &mut causes);
-    if let Some(policy) = spec.get("restartPolicy").and_then(Value::as_str)
-        && !policies.contains(&policy)
-    {
-        causes.push(Cause::not_supported(
-            format!("{path}.restartPolicy"),
-            policy,
-            policies,
-        ));
-    }
-    for (field, value) in [
-        ("nodeName", spec.get("nodeName")),
-        ("serviceAccountName", spec.get("serviceAccountName")),
-    ] {
-        if let Some(name) = value.and_then(Value::as_str).filter(|n| !n.is_empty())
-            && let Some(why) = names::subdomain(name)
-        {
-            causes.push(Cause::invalid(
-                format!("{path}.{field}"),
-                &json!(name),
-                &why,
-            ));
-        }
-    }
-    causes
-}
-
-fn container_causes(containers: &[Value], path: &str, causes: &mut Vec<Cause>) {
-    for (i, container) in containers.iter().enumerate() {
-        let name = container["name"].as_str().unwrap_or_default();
-        if name.is_empty() {
-            causes.push(Cause::required(format!("{path}[{i}].name"), ""));
-        } else if let Some(why) = names::name(super::resource::NameRule::Label, name) {
-            causes.push(Cause::invalid(
-                format!("{path}[{i}].name"),
-                &json!(name),
-                &why,
-            ));
-        } else if containers[..i].iter().any(|other| other["name"] == name) {
-            causes.push(Cause::duplicate(format!("{path}[{i}].name"), &json!(name)));
-        }
-        if container["image"].as_str().is_none_or(str::is_empty) {
-            causes.push(Cause::required(format!("{path}[{i}].image"), ""));
-        }
-        let env = container["env"].as_array().map_or(&[][..], Vec::as_slice);
-        for (j, variable) in env.iter().enumerate() {
-            let name = variable["name"].as_str().unwrap_or_default();
-            if name.is_empty() {
-                causes.push(Cause::required(format!("{path}[{i}].env[{j}].name"), ""));
-            } else if name.contains('=') {
-                let why = "a valid environment variable name must consist only of printable ASCII characters other than '='";
-                causes.push(Cause::invalid(
-                    format!("{path}[{i}].env[{j}].name"),
-                    &json!(name),
-                    why,
-                ));
-            }
-        }
-    }
-}
-
-/// Whether the new spec differs only where a stored pod may change.
-fn pod_spec_change_is_allowed(object: &Object, old: &Object) -> bool {
-    if object.same_section(old, "spec") {
-        return true;
-    }
-    let fixed = |object: &Object| {
-        let mut spec = object.get("spec").cloned().unwrap_or_default();
-        for list in ["containers", "initContainers"] {
-            for container in spec[list].as_array_mut().into_iter().flatten() {
-                container["image"] = Value::Null;
-            }
-        }
-        spec["activeDeadlineSeconds"] = Value::Null;
-        spec["tolerations"] = Value::Null;
-        spec
-    };
-    let added = old
-        .list("/spec/tolerations")
-        .iter()
-        .all(|t| object.list("/spec/tolerations").contains(t));
-    added && fixed(object) == fixed(old)
 }
 
 /// Config maps: an empty `data` is no `data`.
@@ -390,6 +297,18 @@ pub(super) fn validate_data(object: &Object, old: Option<&Object>) -> Vec<Cause>
             }
         }
     }
+    let sections = || {
+        ["data", "binaryData"]
+            .into_iter()
+            .filter_map(|name| object.get(name)?.as_object())
+    };
+    let bytes = sections()
+        .flatten()
+        .filter_map(|(_, value)| value.as_str().map(str::len));
+    if bytes.sum::<usize>() > DATA_BYTES_MAX {
+        let why = format!("may not be more than {DATA_BYTES_MAX} bytes");
+        causes.push(Cause::too_long("", &why));
+    }
     let Some(old) = old.filter(|old| old.get("immutable") == Some(&Value::Bool(true))) else {
         return causes;
     };
@@ -404,91 +323,123 @@ pub(super) fn validate_data(object: &Object, old: Option<&Object>) -> Vec<Cause>
     causes
 }
 
-/// Services: an address of the cluster unless headless, and the defaults of the ports.
-pub(super) fn prepare_service(
-    object: &mut Object,
-    old: Option<&Object>,
-    allocator: &mut Allocator,
-) {
-    let kept = old
-        .map(|old| old.text("/spec/clusterIP").to_owned())
-        .filter(|ip| !ip.is_empty());
-    let spec = object.section_mut("spec");
-    spec.entry("type").or_insert(json!("ClusterIP"));
-    spec.entry("sessionAffinity").or_insert(json!("None"));
-    if spec["type"] != "ExternalName" {
-        if spec
-            .get("clusterIP")
-            .and_then(Value::as_str)
-            .is_none_or(str::is_empty)
-        {
-            let address = kept.unwrap_or_else(|| next_service_address(allocator));
-            spec.insert("clusterIP".to_owned(), Value::from(address));
-        }
-        let address = spec["clusterIP"].clone();
-        spec.entry("clusterIPs").or_insert(json!([address]));
-        spec.entry("ipFamilies").or_insert(json!(["IPv4"]));
-        spec.entry("ipFamilyPolicy").or_insert(json!("SingleStack"));
-        spec.entry("internalTrafficPolicy")
-            .or_insert(json!("Cluster"));
-    }
-    for port in spec
-        .get_mut("ports")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_object_mut)
-    {
-        port.entry("protocol").or_insert(json!("TCP"));
-        if let (Some(number), None) = (port.get("port").cloned(), port.get("targetPort")) {
-            port.insert("targetPort".to_owned(), number);
-        }
-    }
-    if object.get("status").is_none() {
-        object.set("status", json!({"loadBalancer": {}}));
-    }
-}
-
-fn next_service_address(allocator: &mut Allocator) -> String {
-    allocator.service_addresses += 1;
-    let [_, b, c, d] = (0x0060_0000 + 1 + allocator.service_addresses).to_be_bytes();
-    format!("10.{b}.{c}.{d}")
-}
-
-/// Services: ports in range and named when there are several.
+/// Secrets: the keys that their type asks for, and a type that stays.
 #[must_use]
-pub(super) fn validate_service(object: &Object, old: Option<&Object>) -> Vec<Cause> {
+pub(super) fn validate_secret(object: &Object, old: Option<&Object>) -> Vec<Cause> {
+    let mut causes = validate_data(object, old);
+    let kind = object.text("/type");
+    let wanted: &[&str] = match kind {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        _ => &[],
+    };
+    for key in wanted {
+        if object.get("data").and_then(|data| data.get(key)).is_none() {
+            causes.push(Cause::required(format!("data[{key}]"), ""));
+        }
+    }
+    if old.is_some_and(|old| old.text("/type") != kind) {
+        causes.push(Cause::invalid("type", &json!(kind), "field is immutable"));
+    }
+    causes
+}
+
+/// Leases show that nobody holds them.
+pub(super) fn prepare_lease(object: &mut Object, _: Option<&Object>, _: &mut Allocator) {
+    if object.get("spec").is_none() {
+        object.set("spec", json!({}));
+    }
+}
+
+/// Disruption budgets begin without a status to count on.
+pub(super) fn prepare_budget(object: &mut Object, _: Option<&Object>, _: &mut Allocator) {
+    if object.get("status").is_none() {
+        let status = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
+        object.set("status", status);
+    }
+}
+
+/// Slices of endpoints: ports have a name and a protocol, and both lists are always shown.
+pub(super) fn prepare_endpoint_slice(object: &mut Object, _: Option<&Object>, _: &mut Allocator) {
+    for list in ["endpoints", "ports"] {
+        if object.get(list).is_none() {
+            object.set(list, Value::Null);
+        }
+    }
+    let mut ports = object.list("/ports").to_vec();
+    let before = ports.clone();
+    for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+        port.entry("name").or_insert(json!(""));
+        port.entry("protocol").or_insert(json!("TCP"));
+    }
+    if ports != before {
+        object.set("ports", Value::Array(ports));
+    }
+}
+
+/// Slices of endpoints: one kind of address, which stays.
+#[must_use]
+pub(super) fn validate_endpoint_slice(object: &Object, old: Option<&Object>) -> Vec<Cause> {
+    let kind = object.text("/addressType");
+    if let Some(old) = old {
+        return if old.text("/addressType") == kind {
+            Vec::new()
+        } else {
+            vec![Cause::invalid(
+                "addressType",
+                &json!(kind),
+                "field is immutable",
+            )]
+        };
+    }
+    match kind {
+        "" => vec![Cause::required("addressType", "")],
+        "IPv4" | "IPv6" | "FQDN" => Vec::new(),
+        other => vec![Cause::not_supported(
+            "addressType",
+            other,
+            &["FQDN", "IPv4", "IPv6"],
+        )],
+    }
+}
+
+/// Nodes: taints with a key and a known effect, each once; a provider's id stays. A real server calls these taints'
+/// place `metadata`.
+#[must_use]
+pub(super) fn validate_node(object: &Object, old: Option<&Object>) -> Vec<Cause> {
     let mut causes = Vec::new();
-    let ports = object.list("/spec/ports");
-    if ports.is_empty()
-        && object.text("/spec/clusterIP") != "None"
-        && object.text("/spec/type") != "ExternalName"
-    {
-        causes.push(Cause::required("spec.ports", ""));
-    }
-    for (i, port) in ports.iter().enumerate() {
-        let number = port["port"].as_i64().unwrap_or_default();
-        if !(1..=65535).contains(&number) {
-            causes.push(Cause::invalid(
-                format!("spec.ports[{i}].port"),
-                &json!(number),
-                "must be between 1 and 65535, inclusive",
-            ));
+    let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+    let taints = object.list("/spec/taints");
+    for (i, taint) in taints.iter().enumerate() {
+        let path = |field: &str| format!("metadata.taints[{i}].{field}");
+        let text = |field: &str| taint[field].as_str().unwrap_or_default();
+        if let Some(why) = names::label_key(text("key")) {
+            causes.push(Cause::invalid(path("key"), &json!(text("key")), &why));
         }
-        if ports.len() > 1 && port["name"].as_str().is_none_or(str::is_empty) {
-            causes.push(Cause::required(format!("spec.ports[{i}].name"), ""));
+        if let Some(why) = names::label_value(text("value")) {
+            causes.push(Cause::invalid(path("value"), &json!(text("value")), &why));
+        }
+        match text("effect") {
+            "" => causes.push(Cause::required(path("effect"), "")),
+            effect if !effects.contains(&effect) => {
+                causes.push(Cause::not_supported(path("effect"), effect, &effects));
+            }
+            _ => {}
+        }
+        let same =
+            |other: &Value| other["key"] == taint["key"] && other["effect"] == taint["effect"];
+        if taints[..i].iter().any(same) {
+            causes.push(Cause::duplicate(format!("metadata.taints[{i}]"), taint));
         }
     }
-    let address = object.text("/spec/clusterIP");
-    if old
-        .map(|old| old.text("/spec/clusterIP"))
-        .is_some_and(|old| !old.is_empty() && old != address)
-    {
-        causes.push(Cause::invalid(
-            "spec.clusterIPs[0]",
-            &json!(address),
-            "may not change once set",
-        ));
+    let provider = old
+        .map(|old| old.text("/spec/providerID"))
+        .unwrap_or_default();
+    if !provider.is_empty() && provider != object.text("/spec/providerID") {
+        let why = "node updates may not change providerID except from \"\" to valid";
+        causes.push(Cause::forbidden("spec.providerID", why));
     }
     causes
 }

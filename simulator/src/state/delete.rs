@@ -1,7 +1,8 @@
-//! The verbs that remove: delete, deletecollection, eviction, and the end of a namespace.
+//! The verbs that remove: delete, deletecollection, and the end of a namespace.
 //!
 //! A pod on a node that has not ended waits for its kubelet, which deletes it again with a grace period of 0. An object
-//! with finalizers waits until they are gone. Deliberately not here: garbage collection by owner references.
+//! with finalizers waits until they are gone; how its dependents go is written into two of them. Deliberately not here: what
+//! then becomes of the dependents.
 
 use std::sync::Arc;
 
@@ -9,14 +10,32 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::list::{List, ListOptions};
-use super::object::{Object, Stored};
-use super::resource::{self, EVENTS, NAMESPACES, PODS, Row};
+use super::object::Object;
+use super::resource::{self, EVENTS, NAMESPACES, Row};
 use super::status::Status;
+use super::stored::Stored;
 use super::write::whole_seconds;
 use super::{Part, State, Target};
 
 /// The namespaces that the admission plugin `NamespaceLifecycle` keeps.
 const PROTECTED: &[&str] = &["default", "kube-public", "kube-system"];
+
+/// The finalizer of an object that goes after its dependents.
+pub const FOREGROUND: &str = "foregroundDeletion";
+
+/// The finalizer of an object that leaves its dependents without an owner.
+pub const ORPHAN: &str = "orphan";
+
+/// What becomes of the dependents of a deleted object (`propagationPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They go afterwards.
+    Background,
+    /// They go first.
+    Foreground,
+    /// They stay, without their owner.
+    Orphan,
+}
 
 /// How a delete is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +46,8 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     /// Deletes only this version of the object.
     pub resource_version: Option<u64>,
+    /// What becomes of the dependents; where none is given the object's finalizers or its resource say so.
+    pub propagation: Option<Propagation>,
     /// Says what would come of it and keeps everything.
     pub dry_run: bool,
 }
@@ -82,14 +103,17 @@ impl State {
             }
             return Ok(self.delete_namespace(now, &old, options));
         }
-        if !old.metadata.finalizers.is_empty() {
-            if old.metadata.deletion_timestamp.is_some() || options.dry_run {
-                return Ok(Deleted::Object {
-                    object: old,
-                    gone: false,
-                });
-            }
-            let object = self.commit(marked(&old, now, 0));
+        let finalizers = finalizers(&old, options.propagation);
+        if !finalizers.is_empty() {
+            let mut marked = marked(&old, now, 0);
+            marked.metadata.finalizers = finalizers;
+            let object = if options.dry_run {
+                Stored::new(marked)
+            } else if marked.same(&old) {
+                old
+            } else {
+                self.commit(marked)
+            };
             return Ok(Deleted::Object {
                 object,
                 gone: false,
@@ -124,7 +148,7 @@ impl State {
             .metadata
             .deletion_timestamp
             .zip(old.metadata.deletion_grace_period_seconds);
-        let marked = if let Some((deletion, before)) = begun {
+        let mut marked = if let Some((deletion, before)) = begun {
             let Some(seconds) = asked.filter(|seconds| *seconds < before) else {
                 return Deleted::Object {
                     object: Arc::clone(old),
@@ -135,6 +159,7 @@ impl State {
         } else {
             marked(old, now, grace_seconds(old, asked))
         };
+        marked.metadata.finalizers = finalizers(old, options.propagation);
         let gone = marked.metadata.deletion_grace_period_seconds == Some(0)
             && marked.metadata.finalizers.is_empty();
         if options.dry_run {
@@ -177,27 +202,6 @@ impl State {
             resource_version: self.version(),
             ..list
         })
-    }
-
-    /// Evicts a pod: a delete with the options of the Eviction.
-    ///
-    /// # Errors
-    /// As for a delete.
-    pub fn evict(
-        &mut self,
-        now: Timestamp,
-        target: Target<'_>,
-        options: &DeleteOptions,
-    ) -> Result<Status, Status> {
-        self.delete(
-            now,
-            Target {
-                row: &PODS,
-                ..target
-            },
-            options,
-        )?;
-        Ok(Status::created())
     }
 
     /// Removes the events that were created more than `ttl` before `now` (`--event-ttl` of a real server, whose store lets
@@ -314,18 +318,51 @@ fn grace_seconds(pod: &Object, asked: Option<i64>) -> i64 {
     asked.or_else(|| own.and_then(Value::as_i64)).unwrap_or(30)
 }
 
+/// The finalizers with which the object waits for its end.
+fn finalizers(old: &Object, asked: Option<Propagation>) -> Arc<Vec<String>> {
+    let before = &old.metadata.finalizers;
+    if old.row.storage == EVENTS.storage {
+        // Nothing collects garbage for events.
+        return Arc::clone(before);
+    }
+    let has = |name: &str| before.iter().any(|finalizer| finalizer == name);
+    let propagation = match asked {
+        Some(propagation) => propagation,
+        None if has(ORPHAN) => Propagation::Orphan,
+        None if has(FOREGROUND) => Propagation::Foreground,
+        None if old.row.orphans_dependents => Propagation::Orphan,
+        None => Propagation::Background,
+    };
+    let wanted = match propagation {
+        Propagation::Background => None,
+        Propagation::Foreground => Some(FOREGROUND),
+        Propagation::Orphan => Some(ORPHAN),
+    };
+    let others = before
+        .iter()
+        .filter(|name| *name != ORPHAN && *name != FOREGROUND);
+    let finalizers: Vec<String> = others.cloned().chain(wanted.map(str::to_owned)).collect();
+    if finalizers == **before {
+        return Arc::clone(before);
+    }
+    Arc::new(finalizers)
+}
+
+/// The object with the mark of its delete; one that has it keeps its time.
 fn marked(old: &Object, now: Timestamp, grace_seconds: i64) -> Object {
     let mut object = old.clone();
     let meta = &mut object.metadata;
-    let now = whole_seconds(now);
-    meta.deletion_timestamp = Some(
-        now.checked_add(SignedDuration::from_secs(grace_seconds))
-            .unwrap_or(Timestamp::MAX),
-    );
-    meta.deletion_grace_period_seconds = Some(grace_seconds);
-    if meta.generation > 0 {
-        meta.generation += 1;
+    if meta.deletion_timestamp.is_none() {
+        let now = whole_seconds(now);
+        meta.deletion_timestamp = Some(
+            now.checked_add(SignedDuration::from_secs(grace_seconds))
+                .unwrap_or(Timestamp::MAX),
+        );
+        if meta.generation > 0 {
+            meta.generation += 1;
+        }
     }
+    meta.deletion_grace_period_seconds = Some(grace_seconds);
     object
 }
 

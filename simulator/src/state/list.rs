@@ -10,10 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::object::Stored;
 use super::resource::Row;
 use super::selector::Selector;
 use super::status::Status;
+use super::stored::Stored;
 use super::{State, Table};
 
 /// Which version a list shows.
@@ -65,8 +65,11 @@ impl State {
             (AtVersion::Exact(version), Some((namespace, name)))
         };
         let version = match at {
-            AtVersion::NotOlderThan(wanted) | AtVersion::Exact(wanted) if wanted > self.version => {
-                return Err(Status::too_large(wanted, self.version));
+            AtVersion::NotOlderThan(wanted) if wanted > self.version => {
+                return Err(Status::too_large(wanted, self.version, Some(1)));
+            }
+            AtVersion::Exact(wanted) if wanted > self.version => {
+                return Err(Status::too_large(wanted, self.version, None));
             }
             AtVersion::Newest | AtVersion::NotOlderThan(_) => self.version,
             AtVersion::Exact(wanted) => wanted,
@@ -79,19 +82,21 @@ impl State {
             .as_ref()
             .map(|(namespace, name)| (namespace.as_str(), name.as_str()));
         let limit = options.limit.unwrap_or(usize::MAX);
-        let (mut items, mut rest) = (Vec::new(), 0);
-        for object in
-            objects_at(table, version, options, start).filter(|o| options.selector.matches(o))
+        let mut items = Vec::new();
+        let mut objects = objects_at(table, version, options, start);
+        while items.len() < limit
+            && let Some(object) = objects.next()
         {
-            if items.len() < limit {
+            if options.selector.matches(&object) {
                 items.push(object);
-            } else {
-                rest += 1;
-                if !options.selector.is_empty() {
-                    break;
-                }
             }
         }
+        // Whether what follows is selected shows on the next page, which may be empty, as of a real server.
+        let rest = if options.selector.is_empty() {
+            objects.count()
+        } else {
+            usize::from(objects.next().is_some())
+        };
         let last = items.last().filter(|_| rest > 0);
         let continue_token =
             last.map(|last| encode_token(version, &last.metadata.namespace, &last.metadata.name));

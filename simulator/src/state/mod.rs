@@ -2,8 +2,8 @@
 //!
 //! [`State`] is what a Kubernetes API server is without HTTP: the same functions serve the Router and callers in
 //! process. Time comes in as an argument and identities from a seed, so that the same calls give the same state.
-//! Deliberately not here: waiting, sockets, clocks; and whatever controllers do by themselves beyond the end of a
-//! namespace.
+//! Deliberately not here: waiting, sockets, clocks; and what a cluster does by itself beyond the end of a namespace
+//! (`controllers`).
 //!
 //! ```
 //! use simulator::state::{Options, State, Target, WriteOptions, resource};
@@ -13,10 +13,12 @@
 //! assert_eq!(created.unwrap().text("/status/phase"), "Pending");
 //! ```
 
+mod access;
 mod admission;
 mod columns;
 mod delete;
 mod event_form;
+mod eviction;
 mod identity;
 mod list;
 mod names;
@@ -24,10 +26,15 @@ mod object;
 mod patch;
 mod pod_defaults;
 mod pod_log;
+mod pod_rules;
 pub mod resource;
+mod section;
 mod selector;
+mod service;
 mod status;
 mod store;
+mod stored;
+mod unknown_field;
 mod watch;
 mod write;
 
@@ -38,16 +45,17 @@ use jiff::Timestamp;
 use serde_json::json;
 
 pub use columns::Column;
-pub use delete::{DeleteOptions, Deleted};
+pub use delete::{DeleteOptions, Deleted, FOREGROUND, ORPHAN, Propagation};
 pub use list::{AtVersion, List, ListOptions};
-pub use object::{Metadata, Object, Stored, StringMap};
+pub use object::{Metadata, Object, StringMap};
 pub use patch::Patch;
 pub use pod_log::PodLog;
 pub use resource::{NameRule, Row, Subresource};
 pub use selector::Selector;
 pub use status::{Cause, Details, Status};
+pub use stored::Stored;
 pub use watch::{WatchCursor, WatchEvent, WatchFrom};
-pub use write::{Part, WriteOptions, Written};
+pub use write::{Draft, FieldValidation, Part, WriteOptions, Written};
 
 use admission::Allocator;
 use identity::Identities;
@@ -67,6 +75,9 @@ pub struct Options {
     pub default_service_account: bool,
     /// Whether a deleted namespace takes its content with it (the namespace controller).
     pub namespace_lifecycle: bool,
+    /// Whether objects are kept in little memory, for a little time at each write. A server that holds much for long wants
+    /// that; a simulation that looks into its objects all the time does not.
+    pub compact: bool,
 }
 
 impl Default for Options {
@@ -77,6 +88,7 @@ impl Default for Options {
             history: 20_000,
             default_service_account: false,
             namespace_lifecycle: true,
+            compact: false,
         }
     }
 }
@@ -126,6 +138,7 @@ pub struct State {
     managers: write::FieldManagers,
     history: usize,
     namespace_lifecycle: bool,
+    compact: bool,
 }
 
 impl State {
@@ -149,6 +162,7 @@ impl State {
             managers: write::FieldManagers::default(),
             history: options.history.max(1),
             namespace_lifecycle: options.namespace_lifecycle,
+            compact: options.compact,
         };
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let namespace = json!({"metadata": {"name": name}});

@@ -104,6 +104,24 @@ pub(super) fn data_key(key: &str) -> Option<String> {
     })
 }
 
+/// The name of a container's port, as a Service may name it (RFC 6335).
+pub(super) fn port_name(name: &str) -> Option<&'static str> {
+    if name.is_empty() || name.len() > 15 {
+        return Some("must be no more than 15 characters");
+    }
+    let is_good = |b: u8| lower_alphanumeric(b) || b == b'-';
+    if !name.bytes().all(is_good) {
+        return Some("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+    }
+    if !name.bytes().any(|b| b.is_ascii_lowercase()) {
+        return Some("must contain at least one letter (a-z)");
+    }
+    if name.contains("--") {
+        return Some("must not contain consecutive hyphens");
+    }
+    (name.starts_with('-') || name.ends_with('-')).then_some("must not begin or end with a hyphen")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,14 +1,12 @@
 //! One object of the API: typed metadata, and every other top-level field as a section that versions share.
 //!
 //! A write copies the metadata and the sections it changes, nothing else: the spec of a pod is held once for all the
-//! versions of its status. An object is encoded at most once, by whoever reads it first, for all readers.
+//! versions of its status.
 //! Deliberately not here: what a field may contain (`admission`).
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
@@ -17,7 +15,9 @@ use serde_json::{Map, Value};
 
 use super::event_form;
 use super::resource::{EVENTS, EVENTS_V1, Row};
+use super::section::Section;
 use super::status::Status;
+use super::unknown_field::{Step, UnknownField};
 
 /// Labels or annotations.
 pub type StringMap = BTreeMap<String, String>;
@@ -45,6 +45,21 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Holds what is the same in `other` only once.
+    pub(super) fn share(&mut self, other: &Self) {
+        fn one<T: PartialEq + ?Sized>(ours: &mut Arc<T>, theirs: &Arc<T>) {
+            if !Arc::ptr_eq(ours, theirs) && ours == theirs {
+                *ours = Arc::clone(theirs);
+            }
+        }
+        one(&mut self.namespace, &other.namespace);
+        one(&mut self.generate_name, &other.generate_name);
+        one(&mut self.labels, &other.labels);
+        one(&mut self.annotations, &other.annotations);
+        one(&mut self.owner_references, &other.owner_references);
+        one(&mut self.finalizers, &other.finalizers);
+    }
+
     /// Reads a client's `metadata`.
     ///
     /// # Errors
@@ -204,7 +219,7 @@ pub struct Object {
     /// The storage form; what `events.k8s.io` writes is kept in core/v1 form.
     pub row: &'static Row,
     pub metadata: Metadata,
-    sections: Vec<(Arc<str>, Arc<Value>)>,
+    pub(super) sections: Vec<(Arc<str>, Arc<Section>)>,
 }
 
 impl Object {
@@ -238,7 +253,7 @@ impl Object {
         let sections = map
             .into_iter()
             .filter(|(_, v)| !v.is_null())
-            .map(|(k, v)| (Arc::from(k), Arc::new(v)))
+            .map(|(k, v)| (Arc::from(k), Arc::new(Section::new(v))))
             .collect();
         Ok(Self {
             row,
@@ -253,7 +268,7 @@ impl Object {
         self.sections
             .iter()
             .find(|(k, _)| &**k == key)
-            .map(|(_, v)| &**v)
+            .map(|(_, section)| section.tree())
     }
 
     /// The value at a JSON pointer below a top-level field other than `metadata`, e.g. `/status/phase`. Fields with a `/` or
@@ -293,10 +308,10 @@ impl Object {
             .position(|(k, _)| &**k == key)
             .unwrap_or_else(|| {
                 self.sections
-                    .push((Arc::from(key), Arc::new(Value::Object(Map::new()))));
+                    .push((Arc::from(key), Arc::new(Section::new(Value::Null))));
                 self.sections.len() - 1
             });
-        let value = Arc::make_mut(&mut self.sections[index].1);
+        let value = Section::tree_mut(&mut self.sections[index].1);
         if !value.is_object() {
             *value = Value::Object(Map::new());
         }
@@ -309,8 +324,10 @@ impl Object {
     /// Sets a top-level field.
     pub fn set(&mut self, key: &str, value: Value) {
         match self.sections.iter_mut().find(|(k, _)| &**k == key) {
-            Some((_, old)) => *old = Arc::new(value),
-            None => self.sections.push((Arc::from(key), Arc::new(value))),
+            Some((_, old)) => *old = Arc::new(Section::new(value)),
+            None => self
+                .sections
+                .push((Arc::from(key), Arc::new(Section::new(value)))),
         }
     }
 
@@ -355,7 +372,7 @@ impl Object {
                     .iter()
                     .any(|(k, v)| k == key && Arc::ptr_eq(v, value))
             });
-            (!same).then(|| Arc::make_mut(value))
+            (!same).then(|| Section::tree_mut(value))
         })
     }
 
@@ -382,7 +399,7 @@ impl Object {
         };
         match (find(self), find(other)) {
             (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(&a, &b) || a == b,
+            (Some(a), Some(b)) => Arc::ptr_eq(&a, &b) || a.same(&b),
             _ => false,
         }
     }
@@ -410,7 +427,7 @@ impl Object {
         let mut rest: Map<String, Value> = self
             .sections
             .iter()
-            .map(|(k, v)| (k.to_string(), (**v).clone()))
+            .map(|(key, section)| (key.to_string(), section.tree().clone()))
             .collect();
         if std::ptr::eq(row, &raw const EVENTS_V1) {
             event_form::from_core(&mut rest);
@@ -424,6 +441,22 @@ impl Object {
     /// # Errors
     /// What the type does not accept.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        self.fields_for(|fields| T::deserialize(fields))
+    }
+
+    /// As [`Object::decode`], and tells of the fields that the type does not have. It is told by one type of function only: what
+    /// reads a field of many types is compiled once.
+    pub(super) fn decode_noting<T: DeserializeOwned>(
+        &self,
+        note: &mut dyn FnMut(serde_ignored::Path<'_>),
+    ) -> Result<T, serde_json::Error> {
+        self.fields_for(|fields| serde_ignored::deserialize(fields, note))
+    }
+
+    fn fields_for<T>(
+        &self,
+        decode: impl FnOnce(Fields<'_>) -> Result<T, serde_json::Error>,
+    ) -> Result<T, serde_json::Error> {
         let kind = Value::from(self.row.kind);
         let version = Value::from(self.row.api_version());
         let metadata = serde_json::to_value(&self.metadata)?;
@@ -432,12 +465,41 @@ impl Object {
             ("apiVersion", &version),
             ("metadata", &metadata),
         ];
-        let all = head
-            .into_iter()
-            .chain(self.sections.iter().map(|(k, v)| (&**k, &**v)));
-        T::deserialize(MapDeserializer::new(all))
+        let sections = self
+            .sections
+            .iter()
+            .map(|(key, section)| (&**key, section.tree()));
+        let all: Vec<_> = head.into_iter().chain(sections).collect();
+        decode(MapDeserializer::new(all.into_iter()))
+    }
+
+    /// Removes a field at any depth; its place goes with it, nothing else.
+    pub(super) fn remove_field(&mut self, field: &UnknownField) {
+        let Some((Step::Key(key), rest)) = field.0.split_first() else {
+            return;
+        };
+        let Some((last, parents)) = rest.split_last() else {
+            self.remove(key);
+            return;
+        };
+        let Some((_, section)) = self.sections.iter_mut().find(|(name, _)| **name == **key) else {
+            return;
+        };
+        let parent =
+            parents
+                .iter()
+                .try_fold(Section::tree_mut(section), |value, step| match step {
+                    Step::Key(key) => value.get_mut(key),
+                    Step::Index(index) => value.get_mut(index),
+                });
+        if let (Some(Value::Object(fields)), Step::Key(key)) = (parent, last) {
+            fields.shift_remove(key);
+        }
     }
 }
+
+/// The top-level fields of an object, to be decoded.
+type Fields<'a> = MapDeserializer<'a, std::vec::IntoIter<(&'a str, &'a Value)>, serde_json::Error>;
 
 impl Serialize for Object {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -445,8 +507,8 @@ impl Serialize for Object {
         map.serialize_entry("kind", self.row.kind)?;
         map.serialize_entry("apiVersion", &self.row.api_version())?;
         map.serialize_entry("metadata", &self.metadata)?;
-        for (key, value) in &self.sections {
-            map.serialize_entry(&**key, &**value)?;
+        for (key, section) in &self.sections {
+            map.serialize_entry(&**key, section.tree())?;
         }
         map.end()
     }
@@ -469,46 +531,4 @@ fn check_kind(row: &Row, kind: Option<&Value>, version: Option<&Value>) -> Resul
         )));
     }
     Ok(())
-}
-
-/// One version of an object as it is kept: never changed, shared by store, history and readers.
-#[derive(Debug)]
-pub struct Stored {
-    object: Object,
-    encoded: OnceLock<Bytes>,
-}
-
-impl Stored {
-    pub(super) fn new(object: Object) -> Arc<Self> {
-        Arc::new(Self {
-            object,
-            encoded: OnceLock::new(),
-        })
-    }
-
-    /// The object as JSON in the form of `row`, `{"kind":…,"apiVersion":…,` first. Made once for the storage form.
-    #[must_use]
-    pub fn encoded(&self, row: &'static Row) -> Bytes {
-        if std::ptr::eq(row, &raw const EVENTS_V1) {
-            return Bytes::from(self.object.to_value(row).to_string());
-        }
-        let encode = || Bytes::from(serde_json::to_vec(&self.object).unwrap_or_default());
-        self.encoded.get_or_init(encode).clone()
-    }
-
-    /// The object without `kind` and `apiVersion`, as in the items of a list: what follows the opening brace.
-    #[must_use]
-    pub fn encoded_item(&self, row: &'static Row) -> Bytes {
-        let bytes = self.encoded(row);
-        let head = row.encoded_head_len();
-        bytes.slice(head.min(bytes.len())..)
-    }
-}
-
-impl Deref for Stored {
-    type Target = Object;
-
-    fn deref(&self) -> &Object {
-        &self.object
-    }
 }

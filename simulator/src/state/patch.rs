@@ -44,8 +44,13 @@ pub(super) fn apply(row: &'static Row, old: &Object, patch: &Patch) -> Result<Ob
 }
 
 fn json_patch(row: &'static Row, old: &Object, operations: &Value) -> Result<Object, Status> {
-    let operations: json_patch::Patch = serde_json::from_value(operations.clone())
-        .map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
+    if !operations.is_array() {
+        return Err(Status::bad_request(
+            "error decoding patch: a JSON patch is a list of operations",
+        ));
+    }
+    let operations: json_patch::Patch =
+        serde_json::from_value(operations.clone()).map_err(|_| Status::patch_failed())?;
     let mut value = old.to_value(row);
     json_patch::patch(&mut value, &operations).map_err(|_| Status::patch_failed())?;
     Object::from_value(row, value)
@@ -87,7 +92,7 @@ fn merge_metadata(old: &Metadata, change: &Value, strategic: bool) -> Result<Met
     } else {
         merge(&mut value, change);
     }
-    Metadata::from_value(&value).map_err(Status::bad_request)
+    Metadata::from_value(&value).map_err(|why| Status::unreadable_patch(&value.to_string(), &why))
 }
 
 fn merge_section(object: &mut Object, key: &str, change: &Value, strategic: bool) {
@@ -384,11 +389,13 @@ mod tests {
             apply(&PODS, &pod(), &Patch::Json(bad)).unwrap_err().code,
             422
         );
-        assert_eq!(
-            apply(&PODS, &pod(), &Patch::Json(json!({"op": "add"})))
-                .unwrap_err()
-                .code,
-            400
-        );
+        for (patch, code) in [
+            (json!({"op": "add"}), 400),
+            (json!([{"op": "add"}]), 422),
+            (json!([{"op": "jump", "path": "/spec"}]), 422),
+        ] {
+            let refused = apply(&PODS, &pod(), &Patch::Json(patch)).unwrap_err();
+            assert_eq!(refused.code, code);
+        }
     }
 }

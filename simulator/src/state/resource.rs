@@ -13,9 +13,13 @@ use k8s_openapi::api::policy::v1 as policy;
 use k8s_openapi::api::rbac::v1 as rbac;
 use serde::de::DeserializeOwned;
 
+use super::access;
 use super::admission::{self, Prepare, Validate};
 use super::columns::{self, Column};
 use super::object::Object;
+use super::pod_rules;
+use super::service;
+use super::unknown_field::UnknownField;
 
 /// Which rule a name follows (`k8s.io/apimachinery/pkg/api/validation`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum Subresource {
     Log,
     Binding,
     Eviction,
+    /// Writes `spec.finalizers` of a namespace.
+    Finalize,
 }
 
 impl Subresource {
@@ -49,6 +55,7 @@ impl Subresource {
             Self::Log => "log",
             Self::Binding => "binding",
             Self::Eviction => "eviction",
+            Self::Finalize => "finalize",
         }
     }
 }
@@ -99,20 +106,26 @@ pub struct Row {
     pub returns_deleted: bool,
     /// Whether a delete waits for the kubelet (pods).
     pub graceful: bool,
+    /// Whether a delete that does not say leaves the dependents without an owner.
+    pub orphans_dependents: bool,
     /// The field selectors beyond `metadata.name` and `metadata.namespace`: label, JSON pointer, value when absent.
     pub fields: &'static [(&'static str, &'static str, &'static str)],
     pub columns: &'static [Column],
+    /// JSON pointers to the times that have exactly six digits of a second (`MicroTime`).
+    pub micro_times: &'static [&'static str],
     pub prepare: Prepare,
     pub validate: Validate,
-    /// Decodes into the typed form and throws it away: says what has a wrong type.
+    /// Decodes into the typed form and throws it away: says what has a wrong type, and which fields the type does not have.
     pub decode: Decode,
 }
 
 /// See [`Row::decode`].
-pub type Decode = fn(&Object) -> Result<(), serde_json::Error>;
+pub type Decode = fn(&Object) -> Result<Vec<UnknownField>, serde_json::Error>;
 
-fn decode_as<T: DeserializeOwned>(object: &Object) -> Result<(), serde_json::Error> {
-    object.decode::<T>().map(drop)
+fn decode_as<T: DeserializeOwned>(object: &Object) -> Result<Vec<UnknownField>, serde_json::Error> {
+    let mut unknown = Vec::new();
+    object.decode_noting::<T>(&mut |path| unknown.push(UnknownField::at(&path)))?;
+    Ok(unknown)
 }
 
 impl Row {
@@ -141,8 +154,10 @@ impl Row {
             create_on_update: false,
             returns_deleted: false,
             graceful: false,
+            orphans_dependents: false,
             fields: &[],
             columns: columns::NAME_AND_AGE,
+            micro_times: &[],
             prepare: admission::nothing,
             validate: admission::anything,
             decode: decode_as::<T>,
@@ -184,16 +199,6 @@ impl Row {
     pub fn has_status(&self) -> bool {
         self.subresources.contains(&Subresource::Status)
     }
-
-    /// The bytes of `{"kind":"…","apiVersion":"…",` at the head of an encoded object.
-    pub(super) fn encoded_head_len(&self) -> usize {
-        let version = if self.group.is_empty() {
-            self.version.len()
-        } else {
-            self.group.len() + 1 + self.version.len()
-        };
-        r#"{"kind":"","apiVersion":"","#.len() + self.kind.len() + version
-    }
 }
 
 const STATUS: &[Subresource] = &[Subresource::Status];
@@ -206,6 +211,7 @@ pub static NODES: Row = Row {
     fields: &[("spec.unschedulable", "/spec/unschedulable", "false")],
     columns: columns::NODES,
     prepare: admission::prepare_node,
+    validate: admission::validate_node,
     ..Row::new::<core::Node>("", "v1", "nodes", "node", "Node")
 };
 
@@ -232,8 +238,8 @@ pub static PODS: Row = Row {
         ("status.nominatedNodeName", "/status/nominatedNodeName", ""),
     ],
     columns: columns::PODS,
-    prepare: admission::prepare_pod,
-    validate: admission::validate_pod,
+    prepare: pod_rules::prepare,
+    validate: pod_rules::validate,
     ..Row::new::<core::Pod>("", "v1", "pods", "pod", "Pod")
 };
 
@@ -262,6 +268,7 @@ pub static EVENTS: Row = Row {
         ("type", "/type", ""),
     ],
     columns: columns::EVENTS,
+    micro_times: &["/eventTime", "/series/lastObservedTime"],
     prepare: admission::prepare_event,
     validate: admission::validate_event,
     ..Row::new::<core::Event>("", "v1", "events", "event", "Event")
@@ -303,7 +310,7 @@ pub static SECRETS: Row = Row {
     fields: &[("type", "/type", "")],
     columns: columns::SECRETS,
     prepare: admission::prepare_secret,
-    validate: admission::validate_data,
+    validate: admission::validate_secret,
     ..Row::new::<core::Secret>("", "v1", "secrets", "secret", "Secret")
 };
 
@@ -319,8 +326,8 @@ pub static SERVICES: Row = Row {
         ("spec.type", "/spec/type", ""),
     ],
     columns: columns::SERVICES,
-    prepare: admission::prepare_service,
-    validate: admission::validate_service,
+    prepare: service::prepare,
+    validate: service::validate,
     ..Row::new::<core::Service>("", "v1", "services", "service", "Service")
 };
 
@@ -335,7 +342,7 @@ pub static NAMESPACES: Row = Row {
     namespaced: false,
     short_names: &["ns"],
     verbs: NO_DELETE_COLLECTION,
-    subresources: STATUS,
+    subresources: &[Subresource::Finalize, Subresource::Status],
     name_rule: NameRule::Label,
     returns_deleted: true,
     fields: &[("status.phase", "/status/phase", "")],
@@ -375,6 +382,8 @@ pub static PERSISTENT_VOLUME_CLAIMS: Row = Row {
 pub static ENDPOINT_SLICES: Row = Row {
     generation: true,
     columns: columns::ENDPOINT_SLICES,
+    prepare: admission::prepare_endpoint_slice,
+    validate: admission::validate_endpoint_slice,
     ..Row::new::<discovery::EndpointSlice>(
         "discovery.k8s.io",
         "v1",
@@ -401,7 +410,9 @@ pub static POD_DISRUPTION_BUDGETS: Row = Row {
     short_names: &["pdb"],
     subresources: STATUS,
     generation: true,
+    unconditional_update: false,
     columns: columns::POD_DISRUPTION_BUDGETS,
+    prepare: admission::prepare_budget,
     ..Row::new::<policy::PodDisruptionBudget>(
         "policy",
         "v1",
@@ -415,6 +426,8 @@ pub static LEASES: Row = Row {
     unconditional_update: false,
     create_on_update: true,
     columns: columns::LEASES,
+    micro_times: &["/spec/acquireTime", "/spec/renewTime"],
+    prepare: admission::prepare_lease,
     validate: admission::validate_lease,
     ..Row::new::<coordination::Lease>("coordination.k8s.io", "v1", "leases", "lease", "Lease")
 };
@@ -468,6 +481,7 @@ pub static JOBS: Row = Row {
     categories: ALL,
     subresources: STATUS,
     generation: true,
+    orphans_dependents: true,
     fields: &[("status.successful", "/status/succeeded", "0")],
     columns: columns::JOBS,
     prepare: admission::prepare_template,
@@ -488,6 +502,8 @@ pub static ROLES: Row = Row {
     name_rule: NameRule::PathSegment,
     create_on_update: true,
     columns: columns::ROLES,
+    prepare: access::prepare_role,
+    validate: access::validate_role,
     ..Row::new::<rbac::Role>("rbac.authorization.k8s.io", "v1", "roles", "role", "Role")
 };
 
@@ -495,6 +511,8 @@ pub static ROLE_BINDINGS: Row = Row {
     name_rule: NameRule::PathSegment,
     create_on_update: true,
     columns: columns::ROLE_BINDINGS,
+    prepare: access::prepare_binding,
+    validate: access::validate_binding,
     ..Row::new::<rbac::RoleBinding>(
         "rbac.authorization.k8s.io",
         "v1",
@@ -509,6 +527,8 @@ pub static CLUSTER_ROLES: Row = Row {
     name_rule: NameRule::PathSegment,
     create_on_update: true,
     columns: columns::ROLES,
+    prepare: access::prepare_role,
+    validate: access::validate_role,
     ..Row::new::<rbac::ClusterRole>(
         "rbac.authorization.k8s.io",
         "v1",
@@ -523,6 +543,8 @@ pub static CLUSTER_ROLE_BINDINGS: Row = Row {
     name_rule: NameRule::PathSegment,
     create_on_update: true,
     columns: columns::ROLE_BINDINGS,
+    prepare: access::prepare_binding,
+    validate: access::validate_binding,
     ..Row::new::<rbac::ClusterRoleBinding>(
         "rbac.authorization.k8s.io",
         "v1",

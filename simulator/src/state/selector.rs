@@ -62,6 +62,42 @@ impl Selector {
         Ok(selector)
     }
 
+    /// The selector that an object holds, with `matchLabels` and `matchExpressions`. An operator that there is not selects
+    /// nothing.
+    pub(super) fn of_object(selector: &Value) -> Self {
+        let texts = |value: &Value| -> Vec<String> {
+            let values = value.as_array().into_iter().flatten();
+            values
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        };
+        let equal = selector["matchLabels"].as_object().into_iter().flatten();
+        let equal = equal.map(|(key, value)| {
+            let value = value.as_str().unwrap_or_default().to_owned();
+            (key.clone(), Operator::In(vec![value]))
+        });
+        let expressions = selector["matchExpressions"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        let expressions = expressions.map(|one| {
+            let key = one["key"].as_str().unwrap_or_default().to_owned();
+            let operator = match one["operator"].as_str() {
+                Some("In") => Operator::In(texts(&one["values"])),
+                Some("NotIn") => Operator::NotIn(texts(&one["values"])),
+                Some("Exists") => Operator::Exists,
+                Some("DoesNotExist") => Operator::DoesNotExist,
+                _ => Operator::In(Vec::new()),
+            };
+            (key, operator)
+        });
+        Self {
+            labels: equal.chain(expressions).collect(),
+            fields: Vec::new(),
+        }
+    }
+
     /// Selects one object by its name.
     #[must_use]
     pub fn name(name: &str) -> Self {

@@ -72,6 +72,16 @@ impl Cause {
         }
     }
 
+    /// A value that is longer than allowed.
+    #[must_use]
+    pub fn too_long(field: impl Into<String>, detail: &str) -> Self {
+        Self {
+            reason: "FieldValueTooLong",
+            message: format!("Too long: {detail}"),
+            field: field.into(),
+        }
+    }
+
     /// A value that occurs twice in a list that allows it once.
     #[must_use]
     pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
@@ -163,6 +173,41 @@ impl Status {
             name,
             "the object has been modified; please apply your changes to the latest version and try again",
         )
+    }
+
+    /// A pod cannot be given to a node in its present state (409). The path counts as the resource here.
+    #[must_use]
+    pub fn binding_conflict(name: &str, why: &str) -> Self {
+        let resource = "pods/binding";
+        let message = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        let details = Details {
+            name: name.to_owned(),
+            kind: resource.to_owned(),
+            ..Details::default()
+        };
+        Self::failure(409, "Conflict", message, Some(details))
+    }
+
+    /// The node does not let the pod go yet (429).
+    #[must_use]
+    pub fn disruption_budget(why: &str, detail: &str) -> Self {
+        let cause = Cause {
+            reason: "DisruptionBudget",
+            message: detail.to_owned(),
+            field: String::new(),
+        };
+        let details = Details {
+            causes: vec![cause],
+            ..Details::default()
+        };
+        Self::failure(429, "TooManyRequests", why, Some(details))
+    }
+
+    /// A patch that makes an object which cannot be read (422).
+    #[must_use]
+    pub fn unreadable_patch(patched: &str, why: &str) -> Self {
+        let cause = Cause::invalid("patch", &Value::from(patched), why);
+        Self::invalid_kind("", "", "", vec![cause])
     }
 
     /// A write cannot be done in the present state (409).
@@ -333,12 +378,7 @@ impl Status {
             "the body of the request was in an unknown format - accepted media types include: {}",
             supported.join(", ")
         );
-        Self::failure(
-            415,
-            "UnsupportedMediaType",
-            message,
-            Some(Details::default()),
-        )
+        Self::failure(415, "UnsupportedMediaType", message, None)
     }
 
     /// The version asked for is no longer kept (410).
@@ -353,9 +393,9 @@ impl Status {
         Self::expired(format!("too old resource version: {asked} ({oldest})"))
     }
 
-    /// A read at a version of the future (504).
+    /// A read at a version of the future (504), which may come in so many seconds.
     #[must_use]
-    pub fn too_large(asked: u64, current: u64) -> Self {
+    pub fn too_large(asked: u64, current: u64, retry_after_seconds: Option<u32>) -> Self {
         let cause = Cause {
             reason: "ResourceVersionTooLarge",
             message: "Too large resource version".to_owned(),
@@ -364,7 +404,7 @@ impl Status {
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
         let details = Details {
             causes: vec![cause],
-            retry_after_seconds: Some(1),
+            retry_after_seconds,
             ..Details::default()
         };
         Self::failure(504, "Timeout", message, Some(details))

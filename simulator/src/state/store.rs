@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::object::Stored;
+use super::stored::Stored;
+
+/// So many changes are news, which watchers are about to be told.
+const NEWS: usize = 1_024;
 
 /// What a write did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,9 @@ impl Table {
 
     fn record(&mut self, change: Change, limit: usize) {
         self.history.push_back(change);
+        if let Some(old) = self.history.len().checked_sub(NEWS + 1) {
+            self.history[old].object.forget_encoded();
+        }
         while self.history.len() > limit {
             if let Some(old) = self.history.pop_front() {
                 self.floor = old.version;
@@ -145,6 +151,11 @@ impl Table {
         self.history
             .back()
             .map_or(self.floor, |change| change.version)
+    }
+
+    /// What was written last, if that is still known.
+    pub(super) fn last_written(&self) -> Option<&Arc<Stored>> {
+        self.history.back().map(|change| &change.object)
     }
 
     /// The sequence number of the first change after `version`.

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use super::object::Stored;
 use super::resource::Row;
 use super::selector::Selector;
 use super::status::Status;
 use super::store::{Change, ChangeKind, Table};
+use super::stored::Stored;
 
 /// What a watcher is told.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The verbs that write: create, update, patch, binding; every one ends in [`State::finish_update`] or a create.
+//! The verbs that write: create, update, patch; every one ends in [`State::finish_update`] or a create.
 //!
 //! Field managers of apply patches are known to the state and not shown: `managedFields` is not served.
 
@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::object::{Object, Stored};
+use super::object::Object;
 use super::patch::{self, Patch};
-use super::resource::{NAMESPACES, PODS, Row};
+use super::resource::{NAMESPACES, Row, Subresource};
 use super::status::{Cause, Status};
+use super::stored::Stored;
 use super::{State, Target, admission};
 
 /// Which part of an object a write may change.
@@ -21,6 +22,8 @@ pub enum Part {
     Whole,
     /// `status`, labels and annotations.
     Status,
+    /// `spec`, where only what finalizes an object may change it (namespaces).
+    Finalize,
 }
 
 /// How a write is done.
@@ -28,8 +31,22 @@ pub enum Part {
 pub struct WriteOptions {
     /// Says what would come of it and keeps nothing (`dryRun=All`).
     pub dry_run: bool,
-    /// Refuses fields of a wrong type, as decoding into Go's types does. Callers in process may save the time.
-    pub check_types: bool,
+    /// What becomes of fields that are not what the type says.
+    pub validation: FieldValidation,
+}
+
+/// What becomes of fields that are not what an object's type says (`fieldValidation`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    /// Nothing: callers in process may save the time.
+    #[default]
+    Unchecked,
+    /// Values of a wrong type are refused, unknown fields dropped.
+    Ignore,
+    /// As `Ignore`, and unknown fields are told of.
+    Warn,
+    /// Unknown fields are refused, too.
+    Strict,
 }
 
 /// What came of an update or a patch.
@@ -38,6 +55,30 @@ pub struct Written {
     pub object: Arc<Stored>,
     /// Whether the object was not there before.
     pub created: bool,
+    /// What the client should know.
+    pub warnings: Vec<String>,
+}
+
+/// What is kept of a `generateName`: with five letters more it is as long as a label may be.
+const GENERATED_PREFIX_MAX: usize = 58;
+
+/// An object that a client sends to be created, read and held against its type: what can be done without the state.
+#[derive(Debug)]
+pub struct Draft {
+    object: Object,
+    warnings: Vec<String>,
+}
+
+impl Draft {
+    /// Reads a client's object in the form of `row`.
+    ///
+    /// # Errors
+    /// 400 when it is none, or not of its type.
+    pub fn new(row: &'static Row, value: Value, options: WriteOptions) -> Result<Self, Status> {
+        let mut object = Object::from_value(row, value)?;
+        let warnings = check_types(&mut object, options, |why| Status::bad_request(why))?;
+        Ok(Self { object, warnings })
+    }
 }
 
 type Path = Vec<String>;
@@ -66,8 +107,27 @@ impl State {
         value: Value,
         options: WriteOptions,
     ) -> Result<Arc<Stored>, Status> {
-        let object = Object::from_value(target.row, value)?;
-        self.create_object(now, target, object, options)
+        let draft = Draft::new(target.row, value, options)?;
+        self.post(now, target, draft, options)
+            .map(|written| written.object)
+    }
+
+    /// As [`State::create`], of an object that has been read before.
+    ///
+    /// # Errors
+    /// As [`State::create`].
+    pub fn post(
+        &mut self,
+        now: Timestamp,
+        target: Target<'_>,
+        draft: Draft,
+        options: WriteOptions,
+    ) -> Result<Written, Status> {
+        Ok(Written {
+            object: self.create_object(now, target, draft.object, options)?,
+            created: true,
+            warnings: draft.warnings,
+        })
     }
 
     fn create_object(
@@ -78,7 +138,6 @@ impl State {
         options: WriteOptions,
     ) -> Result<Arc<Stored>, Status> {
         let row = target.row;
-        check_types(&object, options)?;
         check_place(target, &mut object)?;
         self.check_namespace(target, &object.metadata.name)?;
         if object.metadata.resource_version != 0 {
@@ -122,12 +181,8 @@ impl State {
 
     /// Tries a few ends, as a real server does; a collision beyond that is `AlreadyExists`.
     fn generate_name(&mut self, object: &mut Object) {
-        let prefix: String = object
-            .metadata
-            .generate_name
-            .chars()
-            .take(253 - 5)
-            .collect();
+        let prefix = object.metadata.generate_name.chars();
+        let prefix: String = prefix.take(GENERATED_PREFIX_MAX).collect();
         for _ in 0..8 {
             object.metadata.name = Arc::from(format!("{prefix}{}", self.identities.suffix()));
             if self
@@ -174,11 +229,7 @@ impl State {
         options: WriteOptions,
     ) -> Result<Written, Status> {
         let mut object = Object::from_value(target.row, value)?;
-        if object.metadata.name.is_empty() {
-            let cause = Cause::required("metadata.name", "name or generateName is required");
-            return Err(Status::invalid(target.row, "", vec![cause]));
-        }
-        check_types(&object, options)?;
+        let warnings = check_types(&mut object, options, |why| Status::bad_request(why))?;
         check_place(target, &mut object)?;
         let Some(old) = self.find(target).cloned() else {
             if target.row.create_on_update && part == Part::Whole {
@@ -191,6 +242,7 @@ impl State {
                 return Ok(Written {
                     object,
                     created: true,
+                    warnings,
                 });
             }
             return Err(Status::not_found(target.row, target.name));
@@ -202,6 +254,7 @@ impl State {
         Ok(Written {
             object,
             created: false,
+            warnings,
         })
     }
 
@@ -227,12 +280,13 @@ impl State {
         }
         let old = self.get(target)?;
         let mut new = patch::apply(target.row, &old, patch)?;
-        check_types(&new, options)?;
+        let warnings = check_types(&mut new, options, unreadable)?;
         check_place(target, &mut new)?;
         let object = self.finish_update(target, part, &old, new, options)?;
         Ok(Written {
             object,
             created: false,
+            warnings,
         })
     }
 
@@ -261,6 +315,7 @@ impl State {
         options: WriteOptions,
     ) -> Result<Arc<Stored>, Status> {
         let row = target.row;
+        let mut causes = admission::fixed(&new, old);
         if !new.metadata.uid.is_empty() && new.metadata.uid != old.metadata.uid {
             return Err(uid_conflict(target, &old.metadata.uid, &new.metadata.uid));
         }
@@ -276,14 +331,21 @@ impl State {
                 new.metadata.owner_references = Arc::clone(&old.metadata.owner_references);
                 new.metadata.finalizers = Arc::clone(&old.metadata.finalizers);
             }
-            Part::Whole if row.has_status() => new.take_section("status", old),
-            Part::Whole => {}
+            Part::Finalize => new.take_all_but("spec", old),
+            Part::Whole => {
+                if row.has_status() {
+                    new.take_section("status", old);
+                }
+                if row.subresources.contains(&Subresource::Finalize) {
+                    new.take_section("spec", old);
+                }
+            }
         }
         for value in new.changed_sections(Some(old)) {
             admission::prune_nulls(value);
         }
         (row.prepare)(&mut new, Some(old), &mut self.allocator);
-        let mut causes = admission::common(&new, Some(old));
+        causes.extend(admission::common(&new, Some(old)));
         causes.extend((row.validate)(&new, Some(old)));
         if !causes.is_empty() {
             return Err(Status::invalid(new.row, target.name, causes));
@@ -298,9 +360,11 @@ impl State {
             return Ok(Stored::new(new));
         }
         let meta = &new.metadata;
+        let waited = !old.metadata.finalizers.is_empty() || part == Part::Finalize;
         if meta.deletion_timestamp.is_some()
             && meta.finalizers.is_empty()
-            && !old.metadata.finalizers.is_empty()
+            && waited
+            && new.list("/spec/finalizers").is_empty()
             && !row.graceful
         {
             return Ok(self.remove(new));
@@ -318,7 +382,15 @@ impl State {
     pub(super) fn commit(&mut self, mut object: Object) -> Arc<Stored> {
         object.metadata.resource_version = self.next_version();
         let (row, limit) = (object.row, self.history);
-        let stored = Stored::new(object);
+        let stored = if self.compact {
+            if let Some(last) = self.table(row).last_written() {
+                // Objects that are written one after the other are often made by the same hand.
+                object.metadata.share(&last.metadata);
+            }
+            Stored::compact(object)
+        } else {
+            Stored::new(object)
+        };
         self.table_mut(row).put(&stored, limit);
         stored
     }
@@ -335,29 +407,22 @@ impl State {
         force: bool,
         options: WriteOptions,
     ) -> Result<Written, Status> {
-        if manager.is_empty() {
-            let cause = Cause::required("fieldManager", "is required for apply patch");
-            return Err(Status::invalid_kind(
-                "meta.k8s.io",
-                "PatchOptions",
-                "",
-                vec![cause],
-            ));
-        }
+        check_applied(target, value, options)?;
         let mut applied = BTreeSet::new();
         collect_fields(value, &mut Vec::new(), &mut applied);
         let Some(old) = self.find(target).cloned() else {
-            let mut value = value.clone();
-            if let Value::Object(fields) = &mut value
-                && let Value::Object(meta) = fields.entry("metadata").or_insert(json!({}))
-            {
-                meta.entry("name").or_insert(json!(target.name));
+            if part != Part::Whole {
+                return Err(Status::not_found(target.row, target.name));
             }
-            let object = self.create(now, target, value, options)?;
+            if value["metadata"].get("name").is_none() {
+                return Err(unnamed(target));
+            }
+            let object = self.create(now, target, value.clone(), options)?;
             self.remember(&object, manager, applied, &[], options);
             return Ok(Written {
                 object,
                 created: true,
+                warnings: Vec::new(),
             });
         };
         let before = self
@@ -392,12 +457,12 @@ impl State {
             &Object::from_value(target.row, current)?,
             &Patch::Strategic(value.clone()),
         )?;
-        check_types(&patched, options)?;
         let object = self.finish_update(target, part, &old, patched, options)?;
         self.remember(&object, manager, applied, &conflicts, options);
         Ok(Written {
             object,
             created: false,
+            warnings: Vec::new(),
         })
     }
 
@@ -423,61 +488,6 @@ impl State {
             }
         }
         managers.insert(manager.to_owned(), applied);
-    }
-
-    /// Gives a pod to a node, as the scheduler does.
-    ///
-    /// # Errors
-    /// 404 without the pod, 409 when it has a node or is being deleted, 422 without a node's name.
-    pub fn bind(&mut self, target: Target<'_>, binding: &Value) -> Result<Status, Status> {
-        let node = binding
-            .pointer("/target/name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        if node.is_empty() {
-            return Err(Status::invalid_kind(
-                "",
-                "Binding",
-                target.name,
-                vec![Cause::required("target.name", "")],
-            ));
-        }
-        let pod = self.get(Target {
-            row: &PODS,
-            ..target
-        })?;
-        if pod.metadata.deletion_timestamp.is_some() {
-            return Err(Status::conflict(
-                &PODS,
-                target.name,
-                &format!(
-                    "pod {} is being deleted, cannot be assigned to a host",
-                    target.name
-                ),
-            ));
-        }
-        let taken = pod.text("/spec/nodeName");
-        if !taken.is_empty() {
-            return Err(Status::conflict(
-                &PODS,
-                target.name,
-                &format!("pod {} is already assigned to node {taken:?}", target.name),
-            ));
-        }
-        let mut bound = Object::clone(&pod);
-        bound
-            .section_mut("spec")
-            .insert("nodeName".to_owned(), json!(node));
-        let conditions = bound
-            .section_mut("status")
-            .entry("conditions")
-            .or_insert(json!([]));
-        if let Some(conditions) = conditions.as_array_mut() {
-            conditions.retain(|c| c["type"] != "PodScheduled");
-            conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": null}));
-        }
-        self.commit(bound);
-        Ok(Status::created())
     }
 }
 
@@ -507,6 +517,9 @@ fn check_place(target: Target<'_>, object: &mut Object) -> Result<(), Status> {
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
+    if !target.name.is_empty() && meta.name.is_empty() {
+        return Err(unnamed(target));
+    }
     if !target.name.is_empty() && &*meta.name != target.name {
         let message = format!(
             "the name of the object ({}) does not match the name on the URL ({})",
@@ -517,17 +530,97 @@ fn check_place(target: Target<'_>, object: &mut Object) -> Result<(), Status> {
     Ok(())
 }
 
-fn check_types(object: &Object, options: WriteOptions) -> Result<(), Status> {
-    if !options.check_types {
+fn unnamed(target: Target<'_>) -> Status {
+    let name = target.name;
+    Status::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
+}
+
+/// What an apply patch must and may not say of itself. A real server does not classify what its types do not have here.
+fn check_applied(target: Target<'_>, value: &Value, options: WriteOptions) -> Result<(), Status> {
+    let row = target.row;
+    let version = value["apiVersion"].as_str().unwrap_or_default();
+    if version != row.api_version() {
+        return Err(Status::bad_request(format!(
+            "Incorrect version specified in apply patch. Specified patch version: {version}, expected: {}",
+            row.api_version()
+        )));
+    }
+    if !value["metadata"]["managedFields"].is_null() {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    if options.validation == FieldValidation::Unchecked {
         return Ok(());
     }
+    let failed = |why: &str| {
+        let (namespace, name) = (target.namespace, target.name);
+        Status::unclassified(format!(
+            "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {why}",
+            row.api_version(),
+            row.kind
+        ))
+    };
+    let object = Object::from_value(row, value.clone())?;
+    let unknown = (object.row.decode)(&object).map_err(|why| failed(&why.to_string()))?;
+    match unknown.first() {
+        Some(field) => Err(failed(&format!(".{field}: field not declared in schema"))),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with an object that a patch has made.
+fn unreadable(why: &str) -> Status {
+    Status::unreadable_patch("", why)
+}
+
+/// Whether a time has six digits of a second, no more and no fewer.
+fn has_micros(time: &str) -> bool {
+    let digits = time.split_once('.').map_or("", |(_, rest)| rest);
+    let end = digits.bytes().position(|byte| !byte.is_ascii_digit());
+    end == Some(6)
+}
+
+/// Refuses values of a wrong type and drops the fields that the type does not have, or refuses those too. Says what the
+/// client should know; `refuse` makes the answer.
+fn check_types(
+    object: &mut Object,
+    options: WriteOptions,
+    refuse: impl Fn(&str) -> Status,
+) -> Result<Vec<String>, Status> {
+    if options.validation == FieldValidation::Unchecked {
+        return Ok(Vec::new());
+    }
     let row: &Row = object.row;
-    (row.decode)(object).map_err(|why| {
+    let failed = |why: &str| {
         let (kind, version) = (row.kind, row.version);
-        Status::bad_request(format!(
+        refuse(&format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
         ))
-    })
+    };
+    let unknown = (row.decode)(object).map_err(|why| failed(&why.to_string()))?;
+    for field in &unknown {
+        object.remove_field(field);
+    }
+    for pointer in row.micro_times {
+        let time = object.text(pointer);
+        if !time.is_empty() && !has_micros(time) {
+            let layout = "2006-01-02T15:04:05.000000Z07:00";
+            return Err(failed(&format!("parsing time {time:?} as {layout:?}")));
+        }
+    }
+    let told = unknown
+        .iter()
+        .map(|field| format!("unknown field {:?}", field.to_string()));
+    let told: Vec<String> = told.collect();
+    match options.validation {
+        FieldValidation::Strict if !told.is_empty() => Err(failed(&format!(
+            "strict decoding error: {}",
+            told.join(", ")
+        ))),
+        FieldValidation::Warn => Ok(told),
+        _ => Ok(Vec::new()),
+    }
 }
 
 fn uid_conflict(target: Target<'_>, stored: &str, given: &str) -> Status {
