@@ -13,7 +13,12 @@ use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
 use controller::core::summary::ExecutionSummary;
 use serde_json::json;
 
-use support::cluster::TestCluster;
+use controller::ports::cluster::PodPhase;
+use controller::ports::error::ClusterErrorKind;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use support::cluster::{CreateFault, State, TestCluster};
 use support::world::{RESULT, Setup, World, pod_name};
 
 const EXECUTION: &str = "202611232359";
@@ -193,6 +198,61 @@ async fn wherever_it_is_killed_a_replaced_execution_ends_and_the_next_runs_every
         steps >= 10,
         "only {steps} steps: three changes of the record, two deletions, four creates, the record's closing"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_failed_before_the_restart_counts_and_the_pause_after_it_is_kept() {
+    let (first, second) = (
+        pod_name("node-0", EXECUTION),
+        format!("{}-2", pod_name("node-0", EXECUTION)),
+    );
+    for is_refused in [false, true] {
+        let world =
+            setup(1, 1)
+                .set("retries", json!(1))
+                .run_in(TempDir::new().unwrap(), |cluster| {
+                    let refusal = CreateFault::Fails(ClusterErrorKind::Refused);
+                    let faults = is_refused.then_some(refusal);
+                    cluster.change(|state| state.create_faults.extend(faults));
+                });
+        world.cluster.until_created(1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if !is_refused {
+            world.cluster.set_phase(&first, PodPhase::Failed);
+        }
+        let failed = Instant::now();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let world = world.restart(|cluster, _| {
+            if !is_refused {
+                cluster.remove(&first);
+            }
+        });
+        world.cluster.until_created(2).await;
+        let paused = failed.elapsed().as_millis();
+        assert!(
+            (9_900..11_000).contains(&paused),
+            "{paused} ms, refused: {is_refused}"
+        );
+        let asked = |state: &State| {
+            state
+                .creates
+                .iter()
+                .map(|create| create.name.clone())
+                .collect()
+        };
+        let asked: Vec<String> = world.cluster.look(asked);
+        assert_eq!(
+            asked,
+            [first.clone(), second.clone()],
+            "refused: {is_refused}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        world.post_result("node-0", EXECUTION).await;
+        world.cluster.succeed(&second);
+        let summary = world.until_ended(EXECUTION).await;
+        let node = &summary.nodes[0];
+        assert_eq!((node.state, node.attempts), (NodeState::Succeeded, 2));
+    }
 }
 
 #[tokio::test(start_paused = true)]

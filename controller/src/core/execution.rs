@@ -231,12 +231,16 @@ impl Execution {
             let index = match self.again.pop_front() {
                 Some(index) => index,
                 None if self.next_waiting < self.nodes.len() => {
+                    let index = self.next_waiting;
                     self.next_waiting += 1;
-                    self.next_waiting - 1
+                    if self.nodes[index].attempts > 0 {
+                        // One that waits for its next attempt gets its turn through `again` alone.
+                        continue;
+                    }
+                    index
                 }
                 None => return None,
             };
-            // One that waits for its next attempt gets its turn through `again` alone.
             if self.nodes[index].state == NodeState::Waiting
                 && self.can_take_a_pod(now, index, effects)
             {

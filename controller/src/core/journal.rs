@@ -2,7 +2,7 @@
 //!
 //! A leader writes to a file of its own, named by its epoch, so that two that believe they lead never write to one. The first
 //! file begins with everything that the execution froze; then a line before each create, one with the pod's uid after it, one
-//! at the node's end. Lines of all epochs are read in the order of the epochs. A line that was cut off by a crash, or that a
+//! at the end of an attempt that another follows, one at the node's end. Lines of all epochs are read in the order of the epochs. A line that was cut off by a crash, or that a
 //! later version wrote, is skipped: what it would have said is asked of the cluster.
 
 use jiff::Timestamp;
@@ -44,6 +44,19 @@ pub enum Entry {
         /// Its uid.
         uid: String,
         /// When its create was answered, or the watch showed it.
+        time: Timestamp,
+    },
+    /// An attempt failed, and another one follows.
+    AttemptEnded {
+        /// The node's place in the list.
+        index: usize,
+        /// The first is 1.
+        attempt: u32,
+        /// Why.
+        reason: Reason,
+        /// The same for people.
+        message: String,
+        /// When.
         time: Timestamp,
     },
     /// A node ended, or what it ended as changed.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::journal::EndedNode;
+use super::journal::{EndedNode, Entry};
 use super::pod_phase::Trouble;
 use super::state::{NodeState, Reason};
 use super::summary::NodeSummary;
@@ -212,6 +212,19 @@ impl NodeRun {
     #[must_use]
     pub fn started(&self) -> Option<Now> {
         self.started
+    }
+
+    /// The end of its newest attempt for the journal, where another one follows; none elsewhere.
+    #[must_use]
+    pub fn journal_attempt_end(&self, index: usize) -> Option<Entry> {
+        let reason = self.reason.filter(|_| self.state == NodeState::Waiting)?;
+        Some(Entry::AttemptEnded {
+            index,
+            attempt: self.attempts,
+            reason,
+            message: self.message.clone(),
+            time: self.ended?.wall,
+        })
     }
 
     /// Its end for the journal; none while it has not ended.

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::timers::Alarm;
 use super::watching::is_ours;
 use super::{Effect, Execution, Plan};
+use crate::core::backoff::attempt_backoff;
 use crate::core::journal::{EndedNode, Entry};
 use crate::core::names::attempt_pod_name;
-use crate::core::node_run::Progress;
+use crate::core::node_run::{Failure, Progress};
 use crate::core::pod_phase;
 use crate::core::pod_pool::SlotHolder;
 use crate::core::state::{NodeState, Reason};
@@ -57,6 +58,7 @@ impl Execution {
         for entry in found.entries {
             execution.replay(now, entry);
         }
+        execution.await_next_attempts();
         for (node, stored) in found.reports {
             execution.take_up_reports(&node, stored);
         }
@@ -103,6 +105,16 @@ impl Execution {
                     self.set_alarm(due, index, Alarm::Start { attempt });
                 }
             }
+            Entry::AttemptEnded {
+                index,
+                attempt,
+                reason,
+                message,
+                time,
+            } => {
+                let failure = (reason, message);
+                self.replay_attempt_ended(now.at(time), index, attempt, failure);
+            }
             Entry::Ended(ended) => self.replay_ended(now, ended),
         }
     }
@@ -122,6 +134,33 @@ impl Execution {
         self.watch_for_loss(index);
         self.pool.resume(index);
         self.set_state(index, NodeState::Running);
+    }
+
+    fn replay_attempt_ended(&mut self, at: Now, index: usize, attempt: u32, failure: Failure) {
+        let Some(node) = self.nodes.get_mut(index) else {
+            return;
+        };
+        // The line may come after that of the next create, which waits for none of these.
+        if node.state.is_final() || node.attempts > attempt {
+            return;
+        }
+        node.attempts = attempt;
+        node.ended = Some(at);
+        (node.reason, node.message) = (Some(failure.0), failure.1);
+        node.advance(Progress::Idle);
+        self.pool.release(&SlotHolder::Node(index));
+        self.set_state(index, NodeState::Waiting);
+    }
+
+    /// The next attempts begin when they were to.
+    fn await_next_attempts(&mut self) {
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            if let (NodeState::Waiting, Some(ended)) = (node.state, node.ended) {
+                let due = ended.monotonic.after(attempt_backoff(node.attempts));
+                self.set_alarm(due, index, Alarm::NextAttempt);
+            }
+        }
     }
 
     fn replay_ended(&mut self, now: Now, ended: EndedNode) {
@@ -175,6 +214,10 @@ impl Execution {
         for (index, pod) in newest {
             if self.nodes[index].state == NodeState::Waiting {
                 let attempt = self.attempt_of(index, &pod.name);
+                if attempt <= self.nodes[index].attempts {
+                    // How that one ended is known, and another follows.
+                    continue;
+                }
                 self.replay_creating(index, attempt, pod.name.clone());
             }
             let node = &mut self.nodes[index];

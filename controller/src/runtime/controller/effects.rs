@@ -210,6 +210,9 @@ impl<P: Ports> Controller<P> {
     fn attempt_failed(&mut self, index: usize) {
         let Some(current) = &self.current else { return };
         let node = &current.execution.nodes()[index];
+        if let Some(end) = node.journal_attempt_end(index) {
+            self.journal_writes.push(end);
+        }
         info!(
             execution_id = %current.execution.id(),
             node = node.node(),
