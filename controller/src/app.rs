@@ -10,6 +10,7 @@ mod validate;
 
 use std::fmt::Display;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 
@@ -21,16 +22,19 @@ use crate::extension::Extension;
 type Failure = Vec<String>;
 
 /// What an implementor makes of a configuration; an error is a line that names the key.
-type Extend = dyn Fn(&Config) -> Result<Extension, String>;
+type Extend = dyn Fn(&Config) -> Result<Extension, String> + Send + Sync;
 
 /// The whole of a binary: reads arguments and environment, and runs the command with what `extend` makes of the
 /// configuration. An error of it is said as one about the configuration: it should name the key, what it found and what it
-/// wants.
+/// wants. It is asked again whenever the configuration changes: variables then are the new ones, routes and tasks those of the
+/// start.
 #[must_use]
-pub fn main<E: Display>(extend: impl Fn(&Config) -> Result<Extension, E> + 'static) -> ExitCode {
+pub fn main<E: Display>(
+    extend: impl Fn(&Config) -> Result<Extension, E> + Send + Sync + 'static,
+) -> ExitCode {
     let extend = move |config: &Config| extend(config).map_err(|error| error.to_string());
     match Arguments::try_parse() {
-        Ok(arguments) => run_command(arguments, &Environment::read(), &extend),
+        Ok(arguments) => run_command(arguments, &Environment::read(), &(Arc::new(extend) as _)),
         Err(usage) => {
             // Where its own output is closed there is nobody to tell.
             let _ = usage.print();
@@ -40,7 +44,7 @@ pub fn main<E: Display>(extend: impl Fn(&Config) -> Result<Extension, E> + 'stat
     }
 }
 
-fn run_command(arguments: Arguments, environment: &Environment, extend: &Extend) -> ExitCode {
+fn run_command(arguments: Arguments, environment: &Environment, extend: &Arc<Extend>) -> ExitCode {
     // One worker thread: the loop, its tasks and the requests hand each other small messages, and a second one spends a
     // fifth of the process's CPU time on waking the first. Files have one thread of their own: on one volume, further ones
     // mostly spin on the lock of the directory.
@@ -57,9 +61,9 @@ fn run_command(arguments: Arguments, environment: &Environment, extend: &Extend)
     let result = runtime.block_on(async {
         match command {
             Command::Run => run::run(environment, extend).await,
-            Command::Validate(files) => validate::validate(&files, environment, extend).await,
-            Command::Render(arguments) => render::render(&arguments, environment, extend).await,
-            Command::Mock(arguments) => mock::mock(&arguments, environment, extend).await,
+            Command::Validate(files) => validate::validate(&files, environment, &**extend).await,
+            Command::Render(arguments) => render::render(&arguments, environment, &**extend).await,
+            Command::Mock(arguments) => mock::mock(&arguments, environment, &**extend).await,
             Command::Schedule(arguments) => schedule::schedule(&arguments, environment).await,
             Command::Trigger(arguments) => by_hand::trigger(&arguments, environment).await,
             Command::Cancel(controller) => by_hand::cancel(&controller, environment).await,

@@ -27,8 +27,13 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Debug)]
 pub struct Metrics {
     own: OwnMetrics,
-    series: Mutex<SeriesStore>,
+    exported: Mutex<Exported>,
+}
+
+#[derive(Debug)]
+struct Exported {
     info: String,
+    series: SeriesStore,
 }
 
 impl Metrics {
@@ -37,9 +42,18 @@ impl Metrics {
     pub fn new(config: &Config) -> Self {
         Self {
             own: OwnMetrics::new(),
-            series: Mutex::new(SeriesStore::new(Exposition::new(config))),
-            info: info_family(config),
+            exported: Mutex::new(Exported {
+                info: info_family(config),
+                series: SeriesStore::new(Exposition::new(config)),
+            }),
         }
+    }
+
+    /// Exports as this configuration says from now on. What results said of a gauge goes with it, or with its labels.
+    pub fn configure(&self, config: &Config) {
+        let mut exported = self.lock();
+        exported.info = info_family(config);
+        exported.series.configure(Exposition::new(config));
     }
 
     /// The controller's own metrics, `batch_job_controller_*`.
@@ -50,7 +64,7 @@ impl Metrics {
 
     /// This process does not lead any more: only the leader exports series of nodes and says how an execution stands.
     pub fn stop_leading(&self) {
-        self.lock().clear();
+        self.lock().series.clear();
         self.own.stop_leading();
     }
 
@@ -60,60 +74,61 @@ impl Metrics {
         id: &ExecutionId,
         nodes: impl IntoIterator<Item = &'a str>,
     ) {
-        self.lock().execution_started(id, nodes);
+        self.lock().series.execution_started(id, nodes);
     }
 
     /// A result of a node arrived: its samples are exported, and `<prefix>_processing` says that there is no error.
     pub fn result(&self, id: &ExecutionId, node: &str, results: &Results) {
-        self.lock().result(id, node, results);
+        self.lock().series.result(id, node, results);
     }
 
     /// A result of a node was found on the volume after a start; one that arrived since counts more, and so does what is known
     /// of the node's end.
     pub fn result_restored(&self, id: &ExecutionId, node: &str, results: &Results) {
-        self.lock().result_restored(id, node, results);
+        self.lock().series.result_restored(id, node, results);
     }
 
     /// `<prefix>_processing` of a node: whether it ended with an error.
     pub fn processing(&self, id: &ExecutionId, node: &str, error: bool) {
-        self.lock().processing(id, node, error);
+        self.lock().series.processing(id, node, error);
     }
 
     /// `<prefix>_duration` of a node: from its pod's creation to its end.
     pub fn duration(&self, id: &ExecutionId, node: &str, duration: Duration) {
-        self.lock().duration(id, node, duration);
+        self.lock().series.duration(id, node, duration);
     }
 
     /// Forgets the series of an execution that left the history.
     pub fn prune(&self, id: &ExecutionId) {
-        self.lock().prune(id);
+        self.lock().series.prune(id);
     }
 
     /// The series to expect of an execution over so many nodes: each as the widest node in memory, at least a sample of every
     /// gauge, in every execution that is exported.
     #[must_use]
     pub fn forecast(&self, nodes: usize) -> SeriesForecast {
-        self.lock().forecast(nodes)
+        self.lock().series.forecast(nodes)
     }
 
     /// How many series the job pods' gauges have in memory.
     #[must_use]
     pub fn series_count(&self) -> usize {
-        self.lock().series_count()
+        self.lock().series.series_count()
     }
 
     /// Everything in Prometheus' text format, to be served as [`CONTENT_TYPE`].
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = self.own.render();
-        text.push_str(&self.info);
-        self.lock().render(&mut text);
+        let exported = self.lock();
+        text.push_str(&exported.info);
+        exported.series.render(&mut text);
         text
     }
 
-    fn lock(&self) -> MutexGuard<'_, SeriesStore> {
+    fn lock(&self) -> MutexGuard<'_, Exported> {
         // A panic while it was held left at most one node's samples half written.
-        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+        self.exported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -257,8 +257,19 @@ impl World {
         world
     }
 
+    /// A person has had enough; what has ended stays what it is.
+    fn cancel(&mut self) {
+        let was_running = self.execution.state() == ExecutionState::Running;
+        self.tell(Event::Cancelled {
+            why: "by hand".to_owned(),
+        });
+        assert_eq!(self.execution.is_cancelled(), was_running);
+    }
+
     fn take(&mut self, effects: Vec<Effect>) {
         for effect in effects {
+            let creates = matches!(effect, Effect::CreatePod { .. });
+            assert!(!(creates && self.execution.is_cancelled()), "{effect:?}");
             match effect {
                 Effect::CreatePod { .. }
                 | Effect::ReadPod { .. }
@@ -670,10 +681,14 @@ proptest! {
         previous in 0..3_usize,
         limits in prop_oneof![Just(limits()), drawn_limits()],
         actions in prop::collection::vec(action(), 0..160),
+        cancel_at in prop::option::weighted(0.2, 0..160_usize),
     ) {
         let retries = limits.retries as usize;
         let mut world = World::of(Plan { limits, ..plan(nodes, pool, previous) });
-        for action in actions {
+        for (number, action) in actions.into_iter().enumerate() {
+            if cancel_at == Some(number) {
+                world.cancel();
+            }
             world.act(action);
         }
         world.heal();

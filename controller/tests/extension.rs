@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     if first.is_some_and(|first| COMMANDS.contains(&first.as_str())) {
         return controller::app::main(baseline::extension);
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         (
             "a_job_pod_gets_the_variable_and_the_callback_port_the_route",
             a_job_pod_gets_the_variable_and_the_callback_port_the_route,
@@ -51,6 +51,10 @@ fn main() -> ExitCode {
         (
             "a_background_task_that_fails_ends_the_process",
             a_background_task_that_fails_ends_the_process,
+        ),
+        (
+            "a_start_with_a_wrong_config_map_goes_on_with_the_last_good_one",
+            a_start_with_a_wrong_config_map_goes_on_with_the_last_good_one,
         ),
         (
             "validate_says_what_the_extension_misses",
@@ -289,6 +293,20 @@ fn a_background_task_that_fails_ends_the_process() {
         "{lines:#?}"
     );
     assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+fn a_start_with_a_wrong_config_map_goes_on_with_the_last_good_one() {
+    let mut setup = Setup::new();
+    let data = json!({"config.yaml": setup.config.to_string(), "pod-template.yaml": TEMPLATE});
+    let reports = setup.directory.path().join("reports");
+    std::fs::create_dir(&reports).unwrap();
+    std::fs::write(reports.join("_configuration.json"), data.to_string()).unwrap();
+    setup.config["podPoolSize"] = json!(0);
+    let (mut child, log, pods) = setup.run();
+    log.until("podPoolSize: found 0");
+    pods.recv_timeout(PATIENCE).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn validate_says_what_the_extension_misses() {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use controller::core::by_hand::ANNOTATION_CANCEL;
+use controller::core::by_hand::{ANNOTATION_CANCEL, ANNOTATION_TRIGGER};
 use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
 use controller::core::summary::ExecutionSummary;
 use serde_json::json;
@@ -44,17 +44,21 @@ fn created(world: &World) -> Vec<String> {
 
 /// Lets every pod that runs post and succeed, until the execution has ended.
 async fn run_to_its_end(world: &World) -> ExecutionSummary {
+    run_to_the_end_of(world, EXECUTION).await
+}
+
+async fn run_to_the_end_of(world: &World, execution: &str) -> ExecutionSummary {
     let mut posted = BTreeSet::new();
-    let path = world.directory().join(EXECUTION).join("_execution.json");
+    let path = world.directory().join(execution).join("_execution.json");
     for _ in 0..10_000 {
         for name in world.cluster.look(support::cluster::State::running) {
             let node = name
                 .strip_prefix("audit-job-")
-                .and_then(|rest| rest.strip_suffix(&format!("-{EXECUTION}")));
+                .and_then(|rest| rest.strip_suffix(&format!("-{execution}")));
             // The pods of other executions run on.
             let Some(node) = node else { continue };
             if posted.insert(name.clone()) {
-                let path = format!("{node}/{EXECUTION}/result");
+                let path = format!("{node}/{execution}/result");
                 while !world.post(&path, RESULT).await.status.is_success() {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -120,6 +124,41 @@ async fn wherever_it_is_killed_every_node_runs_exactly_once() {
     assert!(
         steps >= 7,
         "only {steps} steps: a record, three changes of it, four pods"
+    );
+}
+
+/// Killed between a trigger by hand and its end, once per step.
+#[tokio::test(start_paused = true)]
+async fn wherever_it_is_killed_what_a_person_asked_for_runs_every_node_once() {
+    let by_hand = "202611232358";
+    let mut steps = 0;
+    for kill_after in 0.. {
+        let world = setup(4, 2)
+            .set("suspend", json!(true))
+            .at("2026-11-23T23:58:01Z")
+            .run();
+        world.handle.recovered().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = world.cluster.look(|state| state.calls);
+        world.cluster.annotate(ANNOTATION_TRIGGER, "now");
+        tokio::select! {
+            biased;
+            () = world.cluster.until_calls(before + kill_after) => {}
+            _ = run_to_the_end_of(&world, by_hand) => break,
+        }
+        steps = kill_after;
+        let world = world.restart(nothing);
+        let summary = run_to_the_end_of(&world, by_hand).await;
+        let killed = format!("killed after {kill_after} calls: {summary:#?}");
+        assert_eq!(summary.state, ExecutionState::Succeeded, "{killed}");
+        assert_eq!(summary.trigger, Trigger::Manual, "{killed}");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let wanted: Vec<String> = (nodes(4).iter().map(|node| pod_name(node, by_hand))).collect();
+        assert_eq!(created(&world), wanted, "{killed}");
+    }
+    assert!(
+        steps >= 7,
+        "only {steps} steps: three changes of the record, four pods"
     );
 }
 

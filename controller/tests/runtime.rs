@@ -556,6 +556,7 @@ async fn the_history_is_pruned_by_id_and_foreign_files_are_left_alone() {
         "202611210000",
         "20261121000030",
         EXECUTION,
+        "_configuration.json",
         "backup",
         "latest",
         "lost+found",

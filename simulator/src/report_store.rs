@@ -44,6 +44,8 @@ struct Shelves {
     /// Executions that were removed and not made again: no report brings them back.
     removed: BTreeSet<ExecutionId>,
     latest: Option<ExecutionId>,
+    /// Files beside the executions.
+    own: BTreeMap<String, Bytes>,
     violations: Vec<String>,
 }
 
@@ -279,6 +281,16 @@ impl ReportStore for MemoryReportStore {
         };
         let part = bytes.slice(within(offset)..within(offset.saturating_add(length)));
         Ok(stream::iter(Some(Ok(part))))
+    }
+
+    async fn put_own(&self, name: &str, bytes: Bytes) -> Result<(), ReportStoreError> {
+        self.shelves().own.insert(name.to_owned(), bytes);
+        Ok(())
+    }
+
+    async fn get_own(&self, name: &str) -> Result<Bytes, ReportStoreError> {
+        let found = self.shelves().own.get(name).cloned();
+        found.ok_or_else(|| not_found(name))
     }
 
     async fn probe(&self) -> Result<(), ReportStoreError> {

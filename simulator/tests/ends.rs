@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use controller::config::pod_template::PodTemplate;
 use controller::config::{self, EnvironmentDefaults};
+use controller::core::by_hand::{ANNOTATION_CANCEL, ANNOTATION_TRIGGER};
 use controller::core::ids::ExecutionId;
 use controller::core::job_pod::ExtensionVariables;
 use controller::core::state::{ExecutionState, NodeState, Reason};
@@ -16,6 +17,8 @@ use controller::core::summary::{self, ExecutionSummary, NodeSummary};
 use controller::http::callback;
 use controller::metrics::Metrics;
 use controller::ports::clock::{Clock as _, Monotonic};
+use controller::ports::report_store::ReportStore as _;
+use controller::runtime::configuration::{ConfigMapSource, Configuration};
 use controller::runtime::controller::Controller;
 use controller::runtime::{PortSet, Settings};
 use serde_json::{Value, json};
@@ -29,7 +32,7 @@ use simulator::kubelet::{Lifecycle, Stage, Step};
 use simulator::node::NodeShape;
 use simulator::report_store::MemoryReportStore;
 use simulator::rng::{Seed, SimEntropy};
-use simulator::state::{self, DeleteOptions, State, Target, WriteOptions, resource};
+use simulator::state::{self, DeleteOptions, Part, Patch, State, Target, WriteOptions, resource};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -157,7 +160,7 @@ impl Case {
             instance: "ends-0".to_owned(),
             pod_ip: Some("10.128.0.1".to_owned()),
             dev_mode: false,
-            config_map: None,
+            config_map: Some(source(self.template)),
             owner: None,
             variables: ExtensionVariables::default(),
             config,
@@ -193,9 +196,36 @@ fn stage(from: Step, delay_ms: u64, to: Step) -> Stage {
     }
 }
 
+/// Reads the ConfigMap, whose template never changes here.
+fn source(template: &'static str) -> ConfigMapSource {
+    ConfigMapSource::new("ends", move |data| {
+        let config = config::parse(&data[CONFIG_KEY], &EnvironmentDefaults::default());
+        Ok(Configuration {
+            config: config.map_err(|error| vec![error.to_string()])?.0,
+            template: PodTemplate::parse(template).unwrap(),
+            variables: ExtensionVariables::default(),
+        })
+    })
+}
+
 impl Cluster {
+    /// What a person does with `kubectl annotate`.
+    fn annotate(&self, key: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        let target = Target::new(&resource::CONFIG_MAPS, NAMESPACE, "ends");
+        let (now, options) = (self.api.now(), WriteOptions::default());
+        let patched = self.api.with_state(|state| {
+            state.patch(now, target, Part::Whole, &Patch::Merge(patch), options)
+        });
+        patched.unwrap();
+    }
+
     fn summary(&self) -> Option<ExecutionSummary> {
-        let id = ExecutionId::parse(EXECUTION).unwrap();
+        self.summary_of(EXECUTION)
+    }
+
+    fn summary_of(&self, execution: &str) -> Option<ExecutionSummary> {
+        let id = ExecutionId::parse(execution).unwrap();
         let bytes = self.store.get(&id, summary::FILE_NAME)?;
         Some(serde_json::from_slice(&bytes).unwrap())
     }
@@ -568,6 +598,38 @@ async fn an_execution_past_its_deadline_has_failed_and_starts_nothing_more() {
         (Failed, Some(Reason::ExecutionDeadline))
     );
     assert_eq!(held(&summary), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_execution_deletes_its_pod_and_the_slot_is_free_for_what_is_triggered() {
+    let cluster = Case::new().never_ends().start();
+    sleep(Duration::from_secs(70)).await;
+    cluster.annotate(ANNOTATION_CANCEL, "stop");
+    let summary = cluster.ended().await;
+    assert_eq!(summary.state, ExecutionState::Cancelled);
+    let (running, waiting) = (node(&summary, 1), node(&summary, 2));
+    let cancelled = Some(Reason::Cancelled);
+    assert_eq!((running.state, running.reason), (Failed, cancelled));
+    assert_eq!(
+        (waiting.state, waiting.reason),
+        (NodeState::NotStarted, cancelled)
+    );
+    assert_eq!(cluster.failures(Reason::Cancelled), 1);
+    assert!(cluster.note("Cancelled").contains("by hand"));
+    assert!(
+        cluster
+            .note("ExecutionCancelled")
+            .contains("Cancelled 1 (node-1)")
+    );
+    assert!(cluster.pods().is_empty(), "{:?}", cluster.pods());
+
+    let value = r#"{"nodes": "kubernetes.io/hostname=node-2"}"#;
+    cluster.annotate(ANNOTATION_TRIGGER, value);
+    sleep(Duration::from_secs(30)).await;
+    let executions = cluster.store.list_executions().await.unwrap();
+    let summary = cluster.summary_of(executions[1].as_str()).unwrap();
+    assert_eq!(summary.state, ExecutionState::Succeeded, "{summary:?}");
+    assert_eq!(node(&summary, 1).reason, Some(Reason::NotSelected));
 }
 
 #[tokio::test(start_paused = true)]

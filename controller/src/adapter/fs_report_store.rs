@@ -40,6 +40,9 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// How many removed executions are remembered: far more than can have an upload under way.
 const REMOVED_MAX: usize = 1024;
 
+/// What is read of a file of our own: far more than a ConfigMap can hold.
+const OWN_BYTES_MAX: u64 = 16 << 20;
+
 /// How often a report is looked up again that is replaced just as it is opened.
 const OPEN_ATTEMPTS: usize = 5;
 
@@ -443,6 +446,10 @@ fn subject(execution: &ExecutionId, name: &str) -> String {
     format!("report {execution}/{}", name.escape_debug())
 }
 
+fn own_subject(name: &str) -> String {
+    format!("file {}", name.escape_debug())
+}
+
 fn execution_subject(execution: &ExecutionId) -> String {
     format!("reports of {execution}")
 }
@@ -570,6 +577,35 @@ impl ReportStore for FsReportStore {
             }
         });
         Ok(chunks.boxed())
+    }
+
+    async fn put_own(&self, name: &str, bytes: Bytes) -> Result<(), ReportStoreError> {
+        let of_file = |error: io::Error| store_error(&own_subject(name), &error);
+        check_name(name).map_err(of_file)?;
+        let (store, target) = (self.clone(), self.directory.join(name));
+        let write = move || {
+            fs::create_dir_all(&*store.directory)?;
+            let mut temporary = store.new_temporary(&store.directory, TEMPORARY_PREFIX)?;
+            temporary.file.write_all(&bytes)?;
+            Ok(temporary)
+        };
+        self.commits.replace(target, write).await.map_err(of_file)
+    }
+
+    async fn get_own(&self, name: &str) -> Result<Bytes, ReportStoreError> {
+        let name = name.to_owned();
+        self.blocking(own_subject(&name), move |store| {
+            check_name(&name)?;
+            let path = store.directory.join(&name);
+            let opened = open_same(&path, &fs::symlink_metadata(&path)?)?;
+            let mut bytes = Vec::new();
+            opened
+                .ok_or(io::ErrorKind::NotFound)?
+                .take(OWN_BYTES_MAX)
+                .read_to_end(&mut bytes)?;
+            Ok(bytes.into())
+        })
+        .await
     }
 
     async fn probe(&self) -> Result<(), ReportStoreError> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tracing::warn;
+
 use super::{Extend, Failure};
 use crate::adapter::kube_cluster::KubeCluster;
 use crate::args::{ConfigMapReference, ConfigurationFiles, Environment};
@@ -13,9 +15,10 @@ use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
 use crate::extension::Extension;
 use crate::ports::cluster::Cluster as _;
 use crate::ports::error::ClusterErrorKind;
+use crate::runtime::configuration::Configuration;
 
 /// The ConfigMap's keys.
-const CONFIG_KEY: &str = "config.yaml";
+pub(super) const CONFIG_KEY: &str = "config.yaml";
 const POD_TEMPLATE_KEY: &str = "pod-template.yaml";
 
 /// A node that templates are tried with.
@@ -112,6 +115,35 @@ pub(super) fn texts_of(
         })
         .collect();
     (texts, failure)
+}
+
+/// What a ConfigMap's data says.
+///
+/// # Errors
+/// Every line that is wrong.
+pub(super) fn of_data(
+    reference: &ConfigMapReference,
+    data: BTreeMap<String, String>,
+    environment: &Environment,
+    extend: &Extend,
+) -> Result<(Configuration, Extension), Failure> {
+    let (texts, mut failure) = texts_of(reference, data);
+    let checked = check_extended(&texts, environment, extend);
+    for warning in &checked.warnings {
+        warn!("{warning}");
+    }
+    failure.extend(checked.errors);
+    match (checked.config, checked.template, checked.extension) {
+        (Some(config), Some(template), Some(extension)) if failure.is_empty() => {
+            let configuration = Configuration {
+                config,
+                template,
+                variables: extension.variables.clone(),
+            };
+            Ok((configuration, extension))
+        }
+        _ => Err(failure),
+    }
 }
 
 /// Checks what there is, each part for itself, so that every wrong key is said in one go.

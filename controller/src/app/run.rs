@@ -19,15 +19,15 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::configuration::{self, Checked};
+use super::configuration;
 use super::{Extend, Failure};
 use crate::adapter::fs_report_store::FsReportStore;
 use crate::adapter::http_forward::HttpForward;
 use crate::adapter::kube_cluster::KubeCluster;
 use crate::adapter::os_entropy::OsEntropy;
 use crate::adapter::system_clock::SystemClock;
-use crate::args::Environment;
-use crate::config::Config;
+use crate::args::{ConfigMapReference, Environment};
+use crate::config::{Config, ReportDurability, report_directory};
 use crate::core::callback_key::{CallbackKey, Purpose};
 use crate::core::leadership::Identity;
 use crate::core::lease::ReplicaAddress;
@@ -39,6 +39,7 @@ use crate::ports::cluster::Cluster as _;
 use crate::ports::entropy::Entropy as _;
 use crate::ports::error::ClusterError;
 use crate::ports::report_store::ReportStore as _;
+use crate::runtime::configuration::{ConfigMapSource, Configuration};
 use crate::runtime::replica::{Replica, ReplicaHandle};
 use crate::runtime::{PortSet, Settings, callback_address, callback_key};
 use crate::telemetry;
@@ -50,7 +51,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 const START_TRIES: u32 = 6;
 
 /// Runs the controller until a signal.
-pub(super) async fn run(environment: &Environment, extend: &Extend) -> Result<(), Failure> {
+pub(super) async fn run(environment: &Environment, extend: &Arc<Extend>) -> Result<(), Failure> {
     telemetry::init(environment.log_filter.as_deref()).map_err(|error| vec![error.to_string()])?;
     // As the first process of a container nothing else would end it while it waits for the API server.
     let signals =
@@ -68,7 +69,7 @@ pub(super) async fn run(environment: &Environment, extend: &Extend) -> Result<()
 }
 
 /// Everything before the election: configuration, owner, report directory, listeners.
-async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Failure> {
+async fn start(environment: &Environment, extend: &Arc<Extend>) -> Result<Started, Failure> {
     let (reference, listen) = match (environment.config_map(), environment.listen_address()) {
         (Ok(reference), Ok(listen)) => (reference, listen),
         (reference, listen) => {
@@ -81,12 +82,12 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
         .await
         .map_err(|error| vec![configuration::no_cluster(&error)])?;
     let unowned = KubeCluster::new(client.clone(), &reference.namespace, "");
-    let checked = load(&unowned, &reference, environment, extend).await?;
-    let (Some(config), Some(template), Some(extension)) =
-        (checked.config, checked.template, checked.extension)
-    else {
-        return Err(checked.errors);
-    };
+    let (configuration, extension) = load(&unowned, &reference, environment, &**extend).await?;
+    let Configuration {
+        config,
+        template,
+        variables,
+    } = configuration;
     let cluster = KubeCluster::new(client, &reference.namespace, &config.name);
     let pod_ip = environment.pod_ip.as_deref();
     persist("the callback Service", || {
@@ -109,11 +110,11 @@ async fn start(environment: &Environment, extend: &Extend) -> Result<Started, Fa
             .pod_name
             .clone()
             .unwrap_or_else(|| config.name.clone()),
-        namespace: reference.namespace,
+        namespace: reference.namespace.clone(),
         pod_ip: environment.pod_ip.clone(),
         dev_mode: environment.dev_mode,
-        config_map: Some(reference.name),
-        variables: extension.variables.clone(),
+        config_map: Some(source(reference, environment, extend)),
+        variables,
         template,
         config,
     };
@@ -192,25 +193,47 @@ async fn open_reports(config: &Config) -> Result<FsReportStore, Failure> {
 
 type RealPorts = PortSet<KubeCluster, FsReportStore, SystemClock, OsEntropy>;
 
+/// What the ConfigMap says; where that cannot be used, what the last good one said.
 async fn load(
     cluster: &KubeCluster,
-    reference: &crate::args::ConfigMapReference,
+    reference: &ConfigMapReference,
     environment: &Environment,
     extend: &Extend,
-) -> Result<Checked, Failure> {
+) -> Result<(Configuration, Extension), Failure> {
     let read = persist("the ConfigMap", || cluster.config_map(&reference.name)).await;
-    let read = read.map_err(|error| vec![configuration::not_read(reference, &error)])?;
-    let (texts, mut failure) = configuration::texts_of(reference, read.data);
-    let checked = configuration::check_extended(&texts, environment, extend);
-    for warning in &checked.warnings {
-        warn!("{warning}");
+    let data = match read {
+        Ok(read) => read.data,
+        Err(error) => return Err(vec![configuration::not_read(reference, &error)]),
+    };
+    let config = data.get(configuration::CONFIG_KEY).cloned();
+    let of_data = |data| configuration::of_data(reference, data, environment, extend);
+    let failure = match of_data(data) {
+        Ok(loaded) => return Ok(loaded),
+        Err(failure) => failure,
+    };
+    let directory = report_directory(&config.unwrap_or_default(), &environment.defaults());
+    let volume = FsReportStore::new(directory, ReportDurability::default());
+    let kept = crate::runtime::configuration::kept(&volume).await;
+    let loaded = kept.and_then(|kept| of_data(kept).ok());
+    if loaded.is_some() {
+        for line in &failure {
+            warn!("configuration refused, the last good one goes on: {line}");
+        }
     }
-    failure.extend(checked.errors.iter().cloned());
-    if failure.is_empty() {
-        Ok(checked)
-    } else {
-        Err(failure)
-    }
+    loaded.ok_or(failure)
+}
+
+/// Where a running controller is told what to do.
+fn source(
+    reference: ConfigMapReference,
+    environment: &Environment,
+    extend: &Arc<Extend>,
+) -> ConfigMapSource {
+    let (environment, extend) = (environment.clone(), Arc::clone(extend));
+    ConfigMapSource::new(reference.name.clone(), move |data| {
+        let read = configuration::of_data(&reference, data.clone(), &environment, &*extend);
+        read.map(|(configuration, _)| configuration)
+    })
 }
 
 async fn top_owner(cluster: &KubeCluster, pod: Option<&str>) -> Option<OwnerReference> {

@@ -7,6 +7,7 @@
 pub mod pod_template;
 mod raw;
 mod read;
+mod reload;
 mod report;
 mod values;
 
@@ -24,7 +25,8 @@ pub use crate::core::eligibility::UntoleratedTaints;
 pub use crate::core::node_expression::{NodeExpression, NodeOperator};
 
 pub use raw::{ConfigError, ConfigErrors, Warning};
-pub use read::parse;
+pub use read::{parse, report_directory};
+pub use reload::take_over;
 pub use report::{Report, check};
 
 /// What the environment adds to the configuration.

@@ -250,6 +250,14 @@ fn read_starting_deadline(root: &mut Section<'_>) -> Option<Duration> {
         .map(|seconds| Duration::from_secs(seconds.into()))
 }
 
+/// Where reports are, as far as a configuration says that may be wrong elsewhere: for what was kept there of a good one.
+#[must_use]
+pub fn report_directory(yaml: &str, environment: &EnvironmentDefaults) -> PathBuf {
+    let findings = Findings::default();
+    let entries = document(yaml, DOCUMENT, &findings).unwrap_or_default();
+    read_report_directory(&mut Section::new("", entries, &findings), environment)
+}
+
 /// The environment goes first; the key is checked in any case.
 fn read_report_directory(root: &mut Section<'_>, environment: &EnvironmentDefaults) -> PathBuf {
     let configured = root.optional("reportDirectory", "a path that is not empty", |value| {

@@ -9,10 +9,11 @@ pub const VERSION: &str = "com_github_bakito_batch_job_controller";
 pub const OWN_PREFIX: &str = "batch_job_controller";
 
 /// The controller's own families, behind [`OWN_PREFIX`] and an underscore.
-pub const OWN: [&str; 18] = [
+pub const OWN: [&str; 20] = [
     "api_requests_total",
     "build_info",
     "callback_requests_total",
+    "configuration_usable",
     "decisions_total",
     "execution_duration_seconds",
     "execution_in_progress",
@@ -28,6 +29,7 @@ pub const OWN: [&str; 18] = [
     "report_bytes_total",
     "report_store_usable",
     "request_panics_total",
+    "suspended",
 ];
 
 /// What follows a histogram's family in the names of its series.

@@ -31,6 +31,9 @@ pub struct StateRecord {
     /// The newest scheduled time that was handled, run or dropped; before the first one, when the first leader began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_scheduled_time: Option<Timestamp>,
+    /// The schedule that [`Self::last_scheduled_time`] is about, as it is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
     /// What people have asked for; none before the ConfigMap was looked at for the first time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by_hand: Option<Handled>,
@@ -77,6 +80,8 @@ pub struct NewLeader {
     pub began: Timestamp,
     /// What people have asked for by then; none where that cannot be known.
     pub asked: Option<Handled>,
+    /// The schedule, as it is configured.
+    pub schedule: String,
 }
 
 /// Why something is not done.
@@ -159,6 +164,7 @@ impl StateRecord {
         self.schema_version = SCHEMA_VERSION;
         // Without a record nothing was missed before; what comes due while it is being written is not.
         self.last_scheduled_time.get_or_insert(leader.began);
+        self.schedule.get_or_insert_with(|| leader.schedule.clone());
         if self.by_hand.is_none() {
             self.by_hand.clone_from(&leader.asked);
         }
@@ -277,6 +283,12 @@ impl StateRecord {
         Ok(())
     }
 
+    /// The schedule is another one: what it would have had up to `since` was never due.
+    pub fn reschedule(&mut self, schedule: &str, since: Timestamp) {
+        self.schedule = Some(schedule.to_owned());
+        self.last_scheduled_time = self.last_scheduled_time.max(Some(since));
+    }
+
     /// The execution in progress has its id, and a journal.
     pub fn open(&mut self, id: &ExecutionId) {
         if let Some(claim) = &mut self.in_progress {
@@ -316,7 +328,7 @@ mod tests {
         NewLeader {
             journal,
             began: at(began),
-            asked: None,
+            ..NewLeader::default()
         }
     }
 

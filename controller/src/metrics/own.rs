@@ -62,14 +62,13 @@ impl Decision {
 pub struct OwnMetrics {
     registry: Registry,
     leader: IntGauge,
+    schedule: ScheduleGauges,
+    configuration_usable: IntGauge,
     execution_in_progress: IntGauge,
     nodes: IntGaugeVec,
     node_failures: IntCounterVec,
     executions: IntCounterVec,
     execution_seconds: Histogram,
-    next_schedule: Gauge,
-    last_schedule: Gauge,
-    last_success: Gauge,
     callback_requests: IntCounterVec,
     relay: RelayMetrics,
     api_requests: IntCounterVec,
@@ -77,6 +76,42 @@ pub struct OwnMetrics {
     report_store_usable: IntGauge,
     dropped_ticks: IntCounterVec,
     panics: IntCounter,
+}
+
+/// What an operator asks of the schedule.
+#[derive(Debug)]
+struct ScheduleGauges {
+    suspended: IntGauge,
+    next: Gauge,
+    last: Gauge,
+    last_success: Gauge,
+}
+
+impl ScheduleGauges {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            suspended: int_gauge(
+                registry,
+                "suspended",
+                "1 while the schedule is suspended, else 0.",
+            ),
+            next: gauge(
+                registry,
+                "next_schedule_timestamp_seconds",
+                "When the next execution is due; 0 where there is none within five years.",
+            ),
+            last: gauge(
+                registry,
+                "last_schedule_timestamp_seconds",
+                "When the newest execution was due; 0 before the first.",
+            ),
+            last_success: gauge(
+                registry,
+                "last_success_timestamp_seconds",
+                "When an execution last ended succeeded; 0 before the first.",
+            ),
+        }
+    }
 }
 
 impl OwnMetrics {
@@ -88,6 +123,12 @@ impl OwnMetrics {
                 &registry,
                 "leader",
                 "1 while this process leads, 0 while it stands by.",
+            ),
+            schedule: ScheduleGauges::new(&registry),
+            configuration_usable: int_gauge(
+                &registry,
+                "configuration_usable",
+                "1 while the ConfigMap can be used, 0 while the last good one is used instead.",
             ),
             execution_in_progress: int_gauge(
                 &registry,
@@ -121,21 +162,6 @@ impl OwnMetrics {
                     )
                     .buckets(EXECUTION_SECONDS_BUCKETS.to_vec()),
                 ),
-            ),
-            next_schedule: gauge(
-                &registry,
-                "next_schedule_timestamp_seconds",
-                "When the next execution is due; 0 where there is none within five years.",
-            ),
-            last_schedule: gauge(
-                &registry,
-                "last_schedule_timestamp_seconds",
-                "When the newest execution was due; 0 before the first.",
-            ),
-            last_success: gauge(
-                &registry,
-                "last_success_timestamp_seconds",
-                "When an execution last ended succeeded; 0 before the first.",
             ),
             callback_requests: counter_vec(
                 &registry,
@@ -174,6 +200,7 @@ impl OwnMetrics {
             registry,
         };
         own.report_store_usable.set(1);
+        own.configuration_usable.set(1);
         own.zero();
         own
     }
@@ -213,10 +240,20 @@ impl OwnMetrics {
         }
     }
 
+    /// Whether the schedule is suspended.
+    pub fn suspended(&self, suspended: bool) {
+        self.schedule.suspended.set(i64::from(suspended));
+    }
+
+    /// Whether the ConfigMap can be used as it is.
+    pub fn configuration_usable(&self, usable: bool) {
+        self.configuration_usable.set(i64::from(usable));
+    }
+
     /// An execution that was due at `scheduled` begins.
     pub fn execution_started(&self, scheduled: Timestamp) {
         self.execution_in_progress.set(1);
-        self.last_schedule.set(seconds(scheduled));
+        self.schedule.last.set(seconds(scheduled));
     }
 
     /// An execution that was due does not begin after all.
@@ -231,7 +268,7 @@ impl OwnMetrics {
         self.executions.with_label_values(&[state.as_str()]).inc();
         self.execution_seconds.observe(makespan.as_secs_f64());
         if state == ExecutionState::Succeeded {
-            self.last_success.set(seconds(now));
+            self.schedule.last_success.set(seconds(now));
         }
     }
 
@@ -251,7 +288,7 @@ impl OwnMetrics {
 
     /// When the next execution is due.
     pub fn next_schedule(&self, due: Option<Timestamp>) {
-        self.next_schedule.set(due.map_or(0.0, seconds));
+        self.schedule.next.set(due.map_or(0.0, seconds));
     }
 
     /// So many ticks passed while nobody led, or the process stood still.

@@ -120,6 +120,33 @@ impl SeriesStore {
         }
     }
 
+    /// Exports otherwise from now on. Samples stay with the gauge whose name and labels they were made for.
+    pub(super) fn configure(&mut self, exposition: Exposition) {
+        let old = std::mem::replace(&mut self.exposition, exposition);
+        let place = |old: &GaugeLayout| {
+            let mut gauges = self.exposition.gauges.iter();
+            gauges.position(|new| (&new.name, &new.labels) == (&old.name, &old.labels))
+        };
+        let places: Vec<Option<usize>> = old.gauges.iter().map(place).collect();
+        if !self.exposition.latest {
+            self.outlived.clear();
+        }
+        let kept = self.executions.values_mut().chain([&mut self.outlived]);
+        for series in kept.flat_map(BTreeMap::values_mut) {
+            for ((gauge, values), value) in std::mem::take(&mut series.samples) {
+                if let Some(place) = places[gauge] {
+                    series.samples.insert((place, values), value);
+                }
+            }
+        }
+        self.recount();
+    }
+
+    fn recount(&mut self) {
+        let kept = self.executions.values().chain([&self.outlived]);
+        self.count = kept.flat_map(BTreeMap::values).map(NodeSeries::count).sum();
+    }
+
     pub(super) fn clear(&mut self) {
         self.executions.clear();
         self.current = None;
@@ -207,8 +234,7 @@ impl SeriesStore {
         if self.exposition.latest {
             self.outlive(pruned);
         }
-        let kept = self.executions.values().chain([&self.outlived]);
-        self.count = kept.flat_map(BTreeMap::values).map(NodeSeries::count).sum();
+        self.recount();
     }
 
     fn outlive(&mut self, pruned: ExecutionSeries) {

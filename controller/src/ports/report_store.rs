@@ -152,6 +152,22 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
         length: u64,
     ) -> impl Future<Output = Result<Self::Content, ReportStoreError>> + Send;
 
+    /// Stores a small file of our own beside the executions, in place of one that was there; nobody but us reads it.
+    ///
+    /// # Errors
+    /// `NoSpace` or `Unavailable`: what was there stays.
+    fn put_own(
+        &self,
+        name: &str,
+        bytes: Bytes,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+
+    /// Reads a file that was stored with [`Self::put_own`].
+    ///
+    /// # Errors
+    /// `NotFound` where there is none, or `Unavailable`.
+    fn get_own(&self, name: &str) -> impl Future<Output = Result<Bytes, ReportStoreError>> + Send;
+
     /// Whether a report could be written now: tries it.
     fn probe(&self) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 }

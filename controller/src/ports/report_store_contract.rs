@@ -29,6 +29,7 @@ pub async fn every_behaviour<S: ReportStore>(mut new_store: impl FnMut() -> S) {
     latest_follows_the_execution_it_is_set_to(new_store()).await;
     what_is_not_there_is_not_found(new_store()).await;
     names_that_leave_the_directory_are_refused(new_store()).await;
+    a_file_of_our_own_is_beside_the_executions(new_store()).await;
     a_store_that_works_says_so(new_store()).await;
 }
 
@@ -71,6 +72,18 @@ async fn names<S: ReportStore>(store: &S, execution: &ExecutionId) -> Vec<String
             Vec::new()
         }
     }
+}
+
+/// A file of our own is read as it was last written, and is no execution.
+pub async fn a_file_of_our_own_is_beside_the_executions<S: ReportStore>(store: S) {
+    let missing = store.get_own("_own.json").await.map_err(|error| error.kind);
+    assert_eq!(missing, Err(ReportStoreErrorKind::NotFound));
+    for text in ["one", "the other"] {
+        let put = store.put_own("_own.json", Bytes::from(text)).await;
+        put.expect("it is stored");
+        assert_eq!(store.get_own("_own.json").await, Ok(Bytes::from(text)));
+    }
+    assert_eq!(store.list_executions().await, Ok(Vec::new()));
 }
 
 /// A reader sees a whole report or none.

@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod callbacks;
+mod configuration;
 mod creation;
 mod deletions;
 mod effects;
@@ -25,6 +26,7 @@ use self::schedule::{ScheduleState, ToldDrops};
 use super::admission::Admission;
 use super::announcement::Announcement;
 use super::api_calls::{ApiCalls, WriteBounds};
+use super::configuration::Data;
 use super::event::Event;
 use super::fence::Fence;
 use super::handle::ControllerHandle;
@@ -80,6 +82,8 @@ pub struct Controller<P: Ports> {
     held_deletions: Vec<HeldDeletion>,
     /// The execution that has ended and is in the state record until its summary is on the volume.
     closing: Option<ExecutionId>,
+    /// The data of the ConfigMap that was read last, good or not.
+    judged: Option<Data>,
     /// The execution that is being prepared or runs, as it was claimed.
     in_progress: Option<Claim>,
     preparing: bool,
@@ -104,6 +108,8 @@ pub struct Controller<P: Ports> {
 struct Current<R> {
     execution: Execution,
     job_pod: Arc<JobPodSpec>,
+    /// What it began with, whatever is configured meanwhile.
+    settings: Arc<Settings>,
     node_watch: AbortHandle,
     template: PodTemplate,
     journal: Journal<R>,
@@ -151,6 +157,7 @@ impl<P: Ports> Controller<P> {
     ) -> (Self, ControllerHandle) {
         let (sender, events) = mpsc::channel(QUEUE_LENGTH);
         let admission = Arc::new(Admission::new(settings.dev_mode));
+        metrics.own().suspended(settings.config.suspend);
         let (fence, clock) = (term.writes.fence.clone(), ports.clock().clone());
         let may_act = move || fence.is_open(clock.monotonic());
         let handle = ControllerHandle::new(
@@ -182,6 +189,7 @@ impl<P: Ports> Controller<P> {
             journal_writes: JournalWrites::default(),
             held_deletions: Vec::new(),
             closing: None,
+            judged: None,
             may_run_on_startup: term.may_run_on_startup,
             began,
             metrics,
@@ -340,7 +348,11 @@ impl<P: Ports> Controller<P> {
                 self.tell(now, &execution, looked);
             }
             Event::Recovered(recovered) => self.recovered(now, *recovered),
-            Event::ConfigMapRead(view) => self.annotations_read(now, &view),
+            Event::ConfigMapRead(read) => {
+                let read = read.map(|view| *view);
+                self.configuration_read(now, &read);
+                self.annotations_read(now, &read);
+            }
             Event::CancelRecorded(claim) => self.cancel_recorded(now, &claim),
             Event::ReplaceRecorded { old, next } => {
                 self.replace_recorded(now, old.as_ref(), next);
@@ -465,6 +477,7 @@ impl<P: Ports> Controller<P> {
         self.current = Some(Current {
             execution,
             job_pod: Arc::new(job_pod),
+            settings: Arc::clone(&self.settings),
             template: self.template(&template),
             journal: Journal::new(reports, id, self.epoch.unwrap_or_default()),
             node_watch,

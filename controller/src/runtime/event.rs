@@ -33,8 +33,8 @@ pub(super) enum Event {
     },
     /// A leader has found out where to begin.
     Recovered(Box<Recovered>),
-    /// The controller's ConfigMap, as it is now.
-    ConfigMapRead(Box<ConfigMapView>),
+    /// The controller's ConfigMap, as it is now; or why it is not there.
+    ConfigMapRead(Result<Box<ConfigMapView>, String>),
     /// The record says that this execution is cancelled, and that none is to follow it.
     CancelRecorded(Claim),
     /// The record says that `old`, if anything, is cancelled, and that `next` follows it.

@@ -7,6 +7,7 @@ mod announcement;
 mod api_calls;
 pub mod callback_address;
 pub mod callback_key;
+pub mod configuration;
 pub mod controller;
 mod election;
 pub mod event;
@@ -29,6 +30,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use self::configuration::ConfigMapSource;
 use crate::config::Config;
 use crate::config::pod_template::PodTemplate;
 use crate::core::job_pod::ExtensionVariables;
@@ -94,7 +96,7 @@ impl<C: Cluster, R: ReportStore, K: Clock, E: Entropy> Ports for PortSet<C, R, K
     }
 }
 
-/// What a controller is told once, at its start.
+/// What a controller is told at its start; the configuration may change while it runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `config.yaml`.
@@ -109,8 +111,8 @@ pub struct Settings {
     pub pod_ip: Option<String>,
     /// Whether any node and execution may call back.
     pub dev_mode: bool,
-    /// The name of the ConfigMap whose annotations people ask with; none where nobody can.
-    pub config_map: Option<String>,
+    /// The ConfigMap that it is told by while it runs; none where nobody tells it anything.
+    pub config_map: Option<ConfigMapSource>,
     /// What owns the job pods.
     pub owner: Option<OwnerReference>,
     /// What an extension adds to the environment of job pods.

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::Ports;
 use super::api_calls::ApiCalls;
+use super::configuration::{self, ConfigMapSource, Data};
 use super::journal;
 use super::preparation::persist;
 use super::state_record::StateHandle;
@@ -36,8 +37,17 @@ pub(super) struct Recovered {
     pub(super) kept: Vec<ExecutionId>,
     /// What is in progress.
     pub(super) in_progress: InProgress,
-    /// The controller's ConfigMap, where it has one and that is there.
-    pub(super) config_map: Option<ConfigMapView>,
+    /// What the ConfigMap says, where the controller has one.
+    pub(super) told: Option<Told>,
+}
+
+/// What a leader's ConfigMap says when it begins.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// The ConfigMap, or why it cannot be read.
+    pub(super) read: Result<ConfigMapView, String>,
+    /// The last good data, where that is not what the ConfigMap has.
+    pub(super) kept: Option<Data>,
 }
 
 /// What is in progress when a leader begins.
@@ -58,12 +68,13 @@ pub(super) struct Journaled {
 }
 
 /// Takes over. Returns when it is done, however long that takes.
-/// `began` is when this leader did.
+/// `began` is when this leader did, with that schedule.
 pub(super) async fn recover<P: Ports>(
     api: &ApiCalls<P>,
     state: &StateHandle<P>,
     began: Timestamp,
-    config_map: Option<&str>,
+    schedule: String,
+    config_map: Option<&ConfigMapSource>,
 ) -> Recovered {
     let reports = api.ports.reports();
     let kept = patiently(api, "report directory", || reports.list_executions()).await;
@@ -71,16 +82,18 @@ pub(super) async fn recover<P: Ports>(
         Some(newest) => files(api, newest).await.unwrap_or_default(),
         None => Vec::new(),
     };
-    let config_map = match config_map {
-        Some(name) => read_config_map(api, name).await,
+    let told = match config_map {
+        Some(source) => Some(told(api, source).await),
         None => None,
     };
+    let annotations = (told.as_ref())
+        .and_then(|told| told.read.as_ref().ok())
+        .map(|view| Handled::of(&view.annotations));
     let leader = NewLeader {
         journal: newest.iter().filter_map(|file| epoch_of(file)).max(),
         began,
-        asked: config_map
-            .as_ref()
-            .map(|view| Handled::of(&view.annotations)),
+        asked: annotations,
+        schedule,
     };
     let record = loop {
         match state.take_over(&leader).await {
@@ -99,19 +112,21 @@ pub(super) async fn recover<P: Ports>(
         record,
         kept,
         in_progress,
-        config_map,
+        told,
     }
 }
 
-async fn read_config_map<P: Ports>(api: &ApiCalls<P>, name: &str) -> Option<ConfigMapView> {
-    let cluster = api.cluster();
-    match persist(api, "get_config_map", || cluster.config_map(name)).await {
-        Ok(read) => Some(read),
-        Err(error) => {
-            warn!(config_map = name, error = %error, "the ConfigMap cannot be read");
-            None
-        }
-    }
+async fn told<P: Ports>(api: &ApiCalls<P>, source: &ConfigMapSource) -> Told {
+    let (cluster, name) = (api.cluster(), source.name());
+    let read = persist(api, "get_config_map", || cluster.config_map(name)).await;
+    let read = read.map_err(|error| format!("ConfigMap {name}: {error}"));
+    let is_good = matches!(&read, Ok(view) if source.read(&view.data).is_ok());
+    let kept = if is_good {
+        None
+    } else {
+        configuration::kept(api.ports.reports()).await
+    };
+    Told { read, kept }
 }
 
 async fn take_up<P: Ports>(api: &ApiCalls<P>, claim: Claim) -> InProgress {

@@ -16,7 +16,7 @@ use crate::core::execution;
 use crate::core::ids::ExecutionId;
 use crate::ports::clock::Clock as _;
 use crate::ports::cluster::{Cluster as _, NodeWatchEvent, WatchEvent};
-use crate::ports::error::ClusterError;
+use crate::ports::error::{ClusterError, ClusterErrorKind};
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -67,18 +67,19 @@ pub(super) async fn config_map<P: Ports>(
                 api.call("get_config_map", api.cluster().config_map(&name))
                     .await
             };
-            match read.await {
-                Ok(view) => {
-                    pause = PAUSE_MIN;
-                    let read = Event::ConfigMapRead(Box::new(view));
-                    if events.send(read).await.is_err() {
-                        return;
-                    }
+            let read = match read.await {
+                Ok(view) => Ok(Box::new(view)),
+                Err(error) if error.kind == ClusterErrorKind::NotFound => {
+                    Err(format!("ConfigMap {name}: it was deleted"))
                 }
                 Err(error) => {
                     warn!(config_map = name, error = %error, pause_ms = pause.as_millis(), "the ConfigMap cannot be read");
                     break;
                 }
+            };
+            pause = PAUSE_MIN;
+            if events.send(Event::ConfigMapRead(read)).await.is_err() {
+                return;
             }
         }
         // Begun again, it shows once more what is there.

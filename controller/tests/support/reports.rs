@@ -220,6 +220,15 @@ impl ReportStore for TestReports {
         self.store.read(execution, name, offset, length).await
     }
 
+    async fn put_own(&self, name: &str, bytes: Bytes) -> Result<(), ReportStoreError> {
+        self.write(false)?;
+        self.store.put_own(name, bytes).await
+    }
+
+    async fn get_own(&self, name: &str) -> Result<Bytes, ReportStoreError> {
+        self.store.get_own(name).await
+    }
+
     async fn probe(&self) -> Result<(), ReportStoreError> {
         self.write(false)?;
         self.store.probe().await

@@ -14,6 +14,7 @@ use controller::core::job_pod::ExtensionVariables;
 use controller::core::summary::ExecutionSummary;
 use controller::http::{self as server, callback};
 use controller::metrics::Metrics;
+use controller::runtime::configuration::{ConfigMapSource, Configuration};
 use controller::runtime::controller::Controller;
 use controller::runtime::handle::ControllerHandle;
 use controller::runtime::{PortSet, Settings};
@@ -95,9 +96,19 @@ impl Setup {
     pub fn run_in(self, directory: TempDir, prepare: impl FnOnce(&TestCluster)) -> World {
         let nodes: Vec<&str> = self.nodes.iter().map(String::as_str).collect();
         let cluster = TestCluster::new(&nodes);
+        let data = self.data();
+        cluster.change(|state| state.config_map.get_or_insert_default().data = data);
         prepare(&cluster);
         let clock = TestClock::at(self.start);
         self.start_process(cluster, clock, directory)
+    }
+
+    /// The data of the ConfigMap.
+    pub fn data(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("config.yaml".to_owned(), self.config.to_string()),
+            ("pod-template.yaml".to_owned(), self.template.clone()),
+        ])
     }
 
     fn start_process(self, cluster: TestCluster, clock: TestClock, directory: TempDir) -> World {
@@ -114,7 +125,7 @@ impl Setup {
             instance: "audit-0".to_owned(),
             pod_ip: self.pod_ip,
             dev_mode: self.dev_mode,
-            config_map: Some("audit".to_owned()),
+            config_map: Some(source(self.variables.clone())),
             owner: None,
             variables: self.variables,
         };
@@ -138,6 +149,20 @@ impl Setup {
             controller: tokio::spawn(controller.run()),
         }
     }
+}
+
+/// Reads the ConfigMap as the binary does, without an environment.
+fn source(variables: ExtensionVariables) -> ConfigMapSource {
+    ConfigMapSource::new("audit", move |data| {
+        let text = |key: &str| data.get(key).cloned().unwrap_or_default();
+        let parsed = config::parse(&text("config.yaml"), &EnvironmentDefaults::default());
+        let template = PodTemplate::parse(&text("pod-template.yaml"));
+        Ok(Configuration {
+            config: parsed.map_err(|error| vec![error.to_string()])?.0,
+            template: template.map_err(|error| vec![error.to_string()])?,
+            variables: variables.clone(),
+        })
+    })
 }
 
 /// A controller that runs until this is dropped.

@@ -20,7 +20,8 @@ const BY_HAND: &str = "cancelled by hand";
 
 impl<P: Ports> Controller<P> {
     /// The annotations as they are now. Values that are there when nothing is recorded yet have been handled.
-    pub(super) fn annotations_read(&mut self, now: Now, view: &ConfigMapView) {
+    pub(super) fn annotations_read(&mut self, now: Now, read: &Result<ConfigMapView, String>) {
+        let Ok(view) = read else { return };
         if self.schedule.stopped {
             // The next leader reads them.
             return;

@@ -99,7 +99,7 @@ impl<P: Ports> Controller<P> {
             node: current.execution.nodes()[index].node().to_owned(),
             execution: current.execution.id().clone(),
             job_pod: Arc::clone(&current.job_pod),
-            settings: Arc::clone(&self.settings),
+            settings: Arc::clone(&current.settings),
             template: current.template.clone(),
             journal: current.journal.clone(),
         };
@@ -128,7 +128,7 @@ impl<P: Ports> Controller<P> {
         let node = current.execution.nodes()[index].node().to_owned();
         let id = current.execution.id().clone();
         let reports = self.api.ports.reports().clone();
-        let limit = self.settings.config.callback_body_limit.result_bytes;
+        let limit = current.settings.config.callback_body_limit.result_bytes;
         self.spawn(async move {
             let found = stored_result::find(&reports, &id, &node, limit).await;
             Some(Event::LookedForResult {
@@ -145,7 +145,7 @@ impl<P: Ports> Controller<P> {
         let Some(current) = &self.current else { return };
         let id = current.execution.id().clone();
         let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
-        let is_wanted = self.settings.config.save_pod_log;
+        let is_wanted = current.settings.config.save_pod_log;
         self.spawn(async move {
             let stored_names = if is_wanted {
                 pod_logs::save(api, &metrics, &id, &pod).await

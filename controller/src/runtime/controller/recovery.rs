@@ -4,6 +4,7 @@ use tracing::{info, warn};
 
 use super::Controller;
 use super::callbacks::of_result;
+use super::configuration::schedule_of;
 use crate::core::ids::ExecutionId;
 use crate::core::record::AlreadyHandled;
 use crate::core::report::Results;
@@ -12,7 +13,6 @@ use crate::core::state::NodeState;
 use crate::core::summary::ExecutionSummary;
 use crate::core::time::Now;
 use crate::ports::clock::Clock as _;
-use crate::ports::cluster::ConfigMapView;
 use crate::runtime::event::Event;
 use crate::runtime::preparation::Ask;
 use crate::runtime::recovery::{self, InProgress, Recovered};
@@ -27,8 +27,10 @@ impl<P: Ports> Controller<P> {
         self.preparing = true;
         let (api, state) = (self.api.clone(), self.state.clone());
         let (began, config_map) = (self.began, self.settings.config_map.clone());
+        let schedule = schedule_of(&self.settings.config);
         self.spawn(async move {
-            let recovered = recovery::recover(&api, &state, began, config_map.as_deref()).await;
+            let recovered =
+                recovery::recover(&api, &state, began, schedule, config_map.as_ref()).await;
             Some(Event::Recovered(Box::new(recovered)))
         });
     }
@@ -41,10 +43,13 @@ impl<P: Ports> Controller<P> {
         if self.schedule.stopped {
             return;
         }
+        if let Some(told) = &recovered.told {
+            self.begin_configured(now, told);
+        }
+        let last = self.last_scheduled_time(&record);
         self.by_hand = record.by_hand;
         self.next = record.next;
         let config = &self.settings.config;
-        let last = record.last_scheduled_time.unwrap_or(self.began);
         self.schedule.next = config.schedule.next_after(last);
         let may_start = matches!(recovered.in_progress, InProgress::Nothing);
         self.schedule.startup = (config.run_on_startup && self.may_run_on_startup && may_start)
@@ -65,7 +70,10 @@ impl<P: Ports> Controller<P> {
             }
         }
         self.admission.complete();
-        self.watch_config_map(now, recovered.config_map.as_ref());
+        if let Some(told) = &recovered.told {
+            self.annotations_read(now, &told.read);
+        }
+        self.watch_config_map();
         let reports = self.api.ports.reports().clone();
         let limit = self.settings.config.callback_body_limit.result_bytes;
         let restore = history::restore(reports, recovered.kept, limit, self.events_sender.clone());
@@ -75,12 +83,10 @@ impl<P: Ports> Controller<P> {
         });
     }
 
-    /// From here on what people ask for is carried out.
-    fn watch_config_map(&mut self, now: Now, read: Option<&ConfigMapView>) {
-        if let Some(read) = read {
-            self.annotations_read(now, read);
-        }
-        if let Some(name) = self.settings.config_map.clone() {
+    /// From here on what the ConfigMap says is taken over, and what people ask for carried out.
+    fn watch_config_map(&mut self) {
+        if let Some(source) = &self.settings.config_map {
+            let name = source.name().to_owned();
             let watch = watches::config_map(self.api.clone(), self.events_sender.clone(), name);
             self.spawn(async move {
                 watch.await;
