@@ -156,7 +156,7 @@ impl Setup {
     }
 }
 
-/// Serves a ConfigMap, a Lease that whoever writes it holds, and a node that is ready; its address, and the pods that are created.
+/// Serves a ConfigMap, a Secret, a Lease that whoever writes it holds, and a node that is ready; its address, and the pods that are created.
 fn serve_api(config: &Value) -> (String, Receiver<Value>) {
     let config_map = json!({
         "metadata": {"name": "audit", "namespace": "batch"},
@@ -209,6 +209,10 @@ fn serve_api(config: &Value) -> (String, Receiver<Value>) {
                 (StatusCode::NOT_FOUND, Json(none))
             })
             .patch(async |body: String| Body::from(body)),
+        )
+        .route(
+            "/api/v1/namespaces/batch/secrets/audit-callback",
+            get(async || Json(json!({"metadata": {}, "data": {"key": "A".repeat(43) + "="}}))),
         )
         .route("/api/v1/nodes", get(async move || Json(nodes)))
         .route("/api/v1/namespaces/batch/pods", get(list).post(create));

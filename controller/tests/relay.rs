@@ -6,16 +6,20 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use controller::core::callback_key::{CallbackKey, KEY_BYTES, Purpose};
 use controller::core::forward_mark::{HEADER, Passage};
 use controller::ports::error::ClusterErrorKind;
-use futures::stream;
+use futures::{TryStreamExt as _, stream};
 use http::{Request, StatusCode, header};
 use serde_json::json;
 use support::replicas::{Process, Site, key, send, until};
+use support::reports::StoreFault;
 use support::world::{Answer, RESULT, Setup};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -289,6 +293,70 @@ async fn a_request_that_was_passed_on_goes_no_further_and_only_a_replica_can_mar
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_passed_on_is_read_to_its_end_before_it_is_refused() {
+    let pair = pair_of(setup().set("callbackBodyLimit", json!({"file": "1Mi"}))).await;
+    let target = format!("/report/{FILE_OF_A}");
+    let passage = Passage {
+        method: "POST",
+        target: &target,
+        to: "audit-0",
+    };
+    let read = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&read);
+    let body = body_of(8 << 20)
+        .into_data_stream()
+        .inspect_ok(move |chunk| {
+            counted.fetch_add(chunk.len(), Ordering::Relaxed);
+        });
+    let request = Request::post(&target)
+        .header(header::CONTENT_LENGTH, 8 << 20)
+        .header(HEADER, passage.mark("audit-9", &key()))
+        .body(Body::from_stream(body))
+        .unwrap();
+    let answer = send(&pair.leader.callback, request).await;
+    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(read.load(Ordering::Relaxed), 8 << 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_with_another_key_passes_nothing_on_and_says_so_at_once() {
+    let site = Site::new(&setup());
+    let leader = site.start_leader("audit-0").await;
+    let other = CallbackKey::new(vec![8; KEY_BYTES]).unwrap();
+    let standby = site.start_with("audit-1", other.for_purpose(Purpose::Forwarding));
+    standby.until_it_stands_by(Some("audit-0")).await;
+    site.cluster.until_created(2).await;
+    let begun = Instant::now();
+    let answer = standby.post(RESULT_OF_A, RESULT).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers.contains_key(header::RETRY_AFTER));
+    assert!(
+        answer.text().contains("different keys"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    leader.post(RESULT_OF_A, RESULT).await;
+    let page = get(&standby, &format!("/{EXECUTION}/node-a.json")).await;
+    assert_eq!(page.text(), RESULT, "the volume is the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_ends_without_a_successor_lets_no_callback_wait_for_one() {
+    let site = Site::new(&setup());
+    let alone = site.start_leader("audit-0").await;
+    site.cluster.until_created(2).await;
+    let slow = StoreFault::Slow(Duration::from_secs(2));
+    alone.reports.set_fault(Some(slow));
+    let post = begin_post(&alone, RESULT_OF_A, Body::from(RESULT));
+    alone.handle.hand_over();
+    let (answer, took) = post.await.unwrap();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.headers.contains_key(header::RETRY_AFTER));
+    assert!(took <= Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_reaches_its_leader_too_early_waits_there() {
     let pair = pair().await;
     drop(pair.leader);
@@ -326,9 +394,7 @@ async fn requests_under_way_at_a_planned_end_are_answered_by_the_successor() {
 async fn a_result_that_is_stored_as_the_leadership_ends_is_told_to_whoever_leads_next() {
     let pair = pair().await;
     let slow = Duration::from_secs(5);
-    pair.leader
-        .reports
-        .set_fault(Some(support::reports::StoreFault::Slow(slow)));
+    pair.leader.reports.set_fault(Some(StoreFault::Slow(slow)));
     let post = begin_post(&pair.leader, RESULT_OF_A, Body::from(RESULT));
     sleep(Duration::from_secs(1)).await;
     pair.leader.handle.hand_over();

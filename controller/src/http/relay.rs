@@ -42,8 +42,16 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 /// Between two tries at the same replica. Another leader is tried at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
+/// Once this replica has handed over: a successor leads within a second, or there is none before this process has ended.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A page that the leader does not begin to answer within this time is read from the volume.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Of what a replica passes on, so much is read although it is answered before its end, and for so long: a connection that is closed
+/// over unread bytes may lose the answer on its way, and it is not the job pod that would notice.
+const DRAINED_BYTES_MAX: usize = 16 << 20;
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Headers of one connection, not of the message (RFC 9110, 7.6.1), and what the next one sets itself.
 const CONNECTION_HEADERS: [HeaderName; 8] = [
@@ -105,7 +113,7 @@ async fn callback<F: Forward>(
         Ok(is_forwarded) => is_forwarded,
         Err(refusal) => return refusal.into_response(),
     };
-    if reading == Reading::Streamed && relayed.relay.replica.leading().is_ok() {
+    if reading == Reading::Streamed && !is_forwarded && relayed.relay.replica.leading().is_ok() {
         return relayed.here(request).await;
     }
     let (parts, body) = request.into_parts();
@@ -155,6 +163,8 @@ enum NotAnswered {
     Unreached,
     /// Its leader was lost over it.
     CutOff,
+    /// The leader takes this replica for a stranger, and will as long as both run.
+    Unknown,
 }
 
 impl<F: Forward> Relay<F> {
@@ -197,7 +207,7 @@ impl<F: Forward> Relay<F> {
         };
         let outcome = match &answered {
             Ok(_) => Forwarded::Answered,
-            Err(NotAnswered::Unreached) => Forwarded::Unreached,
+            Err(NotAnswered::Unreached | NotAnswered::Unknown) => Forwarded::Unreached,
             Err(NotAnswered::CutOff) => Forwarded::CutOff,
         };
         debug!(leader = leader.identity, ?outcome, "request passed on");
@@ -229,7 +239,7 @@ impl<F: Forward> Relay<F> {
                 leader = leader.identity,
                 "the leader does not know our mark: where the Secret with the key was replaced, restart every replica"
             );
-            return Err(NotAnswered::Unreached);
+            return Err(NotAnswered::Unknown);
         }
         remove_connection_headers(response.headers_mut());
         Ok(response.map(Body::new))
@@ -283,6 +293,10 @@ struct HeldCallback<'r, F> {
 impl<F: Forward> HeldCallback<'_, F> {
     async fn answer(mut self) -> Response {
         let response = self.until_answered().await;
+        if self.is_forwarded {
+            // Where that takes too long, the answer may get through all the same.
+            let _ = timeout(DRAIN_PATIENCE, self.body.drain(DRAINED_BYTES_MAX)).await;
+        }
         if self.has_waited {
             let is_answered = response.extensions().get::<Elsewhere>().is_none();
             let own = self.relayed.relay.replica.metrics().own();
@@ -310,6 +324,7 @@ impl<F: Forward> HeldCallback<'_, F> {
                     return HttpError::bad_request(format!("body: {}", KeptBodyError::BrokeOff))
                         .into_response();
                 }
+                Err(NotAnswered::Unknown) => return unknown(),
                 Err(_) if !self.body.can_repeat() => return cut_off(),
                 Err(NotAnswered::Unreached) => {
                     self.left = self.left.saturating_sub(begun.elapsed());
@@ -369,6 +384,9 @@ impl<F: Forward> HeldCallback<'_, F> {
     /// Waits for something to change; whether there is time left to try again.
     async fn wait(&mut self, standing: &mut watch::Receiver<Standing>, found: &Standing) -> bool {
         self.has_waited = true;
+        if self.relayed.relay.replica.has_handed_over() {
+            self.left = self.left.min(SUCCESSOR_PATIENCE);
+        }
         let begun = Instant::now();
         let pause = match found {
             Standing::Standby(Some(_)) | Standing::Leading(_) => RETRY_PAUSE.min(self.left),
@@ -402,6 +420,11 @@ fn expired() -> Response {
         "no replica has led for as long as callbacks are held (callbackHoldTimeout): try again",
     )
     .into_response()
+}
+
+fn unknown() -> Response {
+    HttpError::elsewhere("the leader and this replica have different keys: try again")
+        .into_response()
 }
 
 fn cut_off() -> Response {

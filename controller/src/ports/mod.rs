@@ -10,6 +10,8 @@ pub mod cluster_contract;
 pub mod entropy;
 pub mod error;
 pub mod forward;
+#[cfg(feature = "contract")]
+pub mod forward_contract;
 pub mod report_store;
 #[cfg(feature = "contract")]
 pub mod report_store_contract;

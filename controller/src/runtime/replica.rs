@@ -120,6 +120,12 @@ impl ReplicaHandle {
         self.stop.send_replace(true);
     }
 
+    /// Whether it has handed over, and never leads again.
+    #[must_use]
+    pub fn has_handed_over(&self) -> bool {
+        *self.handed_over.borrow()
+    }
+
     /// Returns once it has handed over. Cancel safe.
     pub async fn handed_over(&self) {
         if (self.handed_over.clone().wait_for(|is_done| *is_done).await).is_err() {
@@ -198,13 +204,13 @@ impl<P: Ports> Replica<P> {
             self.metrics.own().leader(true);
             let limit = self.timing().write_limit();
             self.lead(Fence::open(), limit, true).await;
-            self.stand_by(None);
             self.handed_over.send_replace(true);
+            self.stand_by(None);
             return std::future::pending().await;
         }
         let mut election = self.take_turns().await;
-        self.stand_by(election.lease());
         self.handed_over.send_replace(true);
+        self.stand_by(election.lease());
         loop {
             if let Change::Holder = election.next().await {
                 self.stand_by(election.lease());

@@ -81,6 +81,11 @@ impl Site {
 
     /// Starts a replica; its host is called as it is.
     pub fn start(&self, name: &str) -> Process {
+        self.start_with(name, key())
+    }
+
+    /// Starts a replica that has that key.
+    pub fn start_with(&self, name: &str, key: SigningKey) -> Process {
         let reports = TestReports::new(self.directory.path().to_owned());
         let metrics = Arc::new(Metrics::new(&self.config));
         let entropy = TestEntropy::default();
@@ -114,7 +119,7 @@ impl Site {
         let relay = Relay {
             replica: handle.clone(),
             identity: name.to_owned(),
-            key: key(),
+            key,
             forward: self.network.clone(),
             hold: self.config.callback_hold_timeout,
         };

@@ -3,6 +3,7 @@
 //! It is read as it arrives, by one reader after the other; what was read is kept up to a limit, and read again by the next one.
 //! Beyond the limit nothing is kept, and the reader that is at it is the last.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -81,6 +82,25 @@ impl KeptBody {
         Some(stream::poll_fn(move |context| {
             body.lock().poll_next(&mut reader, context)
         }))
+    }
+
+    /// Reads what is left of it, at most about so many bytes, and drops it; readers get no more.
+    pub(super) async fn drain(&self, bytes_max: usize) {
+        self.lock().readers += 1;
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            let next = poll_fn(|context| {
+                let mut kept = self.lock();
+                match kept.end {
+                    Some(_) => Poll::Ready(None),
+                    None => kept.source.poll_next_unpin(context),
+                }
+            });
+            match next.await {
+                Some(Ok(chunk)) => bytes += chunk.len(),
+                Some(Err(_)) | None => return,
+            }
+        }
     }
 
     /// Locked for one poll only.
@@ -197,6 +217,20 @@ mod tests {
         assert!(!body.can_repeat());
         assert!(body.read(3).is_none());
         assert_eq!(take(&mut second, 9).unwrap(), "ef");
+    }
+
+    #[test]
+    fn what_is_left_of_a_body_is_dropped_up_to_a_limit() {
+        for (bytes_max, left) in [(1, "ef"), (3, ""), (9, "")] {
+            let body = body(&["ab", "cd", "ef"], true);
+            let mut reader = body.read(0).unwrap();
+            take(&mut reader, 1).unwrap();
+            body.drain(bytes_max).now_or_never().unwrap();
+            assert_eq!(take(&mut reader, 9), Err(KeptBodyError::Superseded));
+            let rest = body.lock().source.next().now_or_never().unwrap();
+            let rest = rest.map_or(Bytes::new(), Result::unwrap);
+            assert_eq!(rest, left, "{bytes_max}");
+        }
     }
 
     #[test]
