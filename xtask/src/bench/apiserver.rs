@@ -62,7 +62,16 @@ pub(super) fn measure(binaries: &Binaries, interrupt: &Interrupt) -> Result<Vec<
             connection.ask("GET", "/healthz", "").map(drop)
         })?,
     );
-    let creates = rate(PODS, ask_at_once(server.address, create)?);
+    // Made before: what is measured is the server.
+    let pods: Vec<String> = (0..PODS + WATCHED_PODS)
+        .map(|number| pod(number).to_string())
+        .collect();
+    let creates = rate(
+        PODS,
+        ask_at_once(server.address, |connection, number| {
+            create(connection, &pods[number])
+        })?,
+    );
     let memory = megabytes(server.process.cost()?.peak_memory_bytes);
     interrupt.check()?;
     let mut lists = Vec::new();
@@ -75,7 +84,7 @@ pub(super) fn measure(binaries: &Binaries, interrupt: &Interrupt) -> Result<Vec<
         bytes = list.body.len() as u64;
     }
     interrupt.check()?;
-    let watched = watch(server.address)?;
+    let watched = watch(server.address, &pods[PODS..])?;
     bar.finish_and_clear();
     let figures = Figures {
         start_seconds: middle(starts),
@@ -234,8 +243,8 @@ fn ask_at_once(
     })
 }
 
-fn create(connection: &mut Connection, number: usize) -> Result<()> {
-    let answer = connection.ask("POST", COLLECTION, &pod(number).to_string())?;
+fn create(connection: &mut Connection, pod: &str) -> Result<()> {
+    let answer = connection.ask("POST", COLLECTION, pod)?;
     ensure!(
         answer.status == 201,
         "a pod is answered {}: {}",
@@ -277,7 +286,12 @@ fn pod(number: usize) -> Value {
                     variable("CALLBACK_SERVICE_RESULT_URL", format!("{report}/node-{number}/202601010000/result")),
                     variable("CALLBACK_SERVICE_FILE_URL", format!("{report}/node-{number}/202601010000/file")),
                     variable("CALLBACK_SERVICE_EVENT_URL", format!("{report}/node-{number}/202601010000/event")),
+                    variable("AUDIT_CHECKS", "kernel,kubelet,containerd,sysctl,mounts,certificates,clock,images,users".to_owned()),
+                    variable("AUDIT_EXCLUDES", "/host/var/lib/containerd,/host/var/lib/kubelet/pods,/host/proc".to_owned()),
+                    variable("AUDIT_TIMEOUT_SECONDS", "300".to_owned()),
+                    variable("AUDIT_LOG_LEVEL", "info".to_owned()),
                 ],
+                "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
                 "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
                 "volumeMounts": [{"name": "host", "mountPath": "/host", "readOnly": true}],
             }],
@@ -288,7 +302,7 @@ fn pod(number: usize) -> Value {
 }
 
 /// Events a second that all watchers together are told.
-fn watch(server: SocketAddr) -> Result<f64> {
+fn watch(server: SocketAddr, pods: &[String]) -> Result<f64> {
     let list = Connection::open(server)?.ask("GET", &format!("{COLLECTION}?limit=1"), "")?;
     let list: Value = serde_json::from_slice(&list.body)?;
     let version = list["metadata"]["resourceVersion"]
@@ -303,8 +317,8 @@ fn watch(server: SocketAddr) -> Result<f64> {
         }
         let begin = Instant::now();
         let mut connection = Connection::open(server)?;
-        for number in PODS..PODS + WATCHED_PODS {
-            create(&mut connection, number)?;
+        for pod in pods {
+            create(&mut connection, pod)?;
         }
         for watcher in watchers {
             watcher.join().ok().context("a watcher's thread died")??;
