@@ -171,6 +171,8 @@ fn every_served_resource_is_created_and_shown_in_every_form() {
     let everything = names.join(",");
     let shown: Vec<String> = rows()
         .map(|row| match row.group {
+            // An event is shown by what it is about.
+            "" if row.kind == "Event" => "pod/one".to_owned(),
             "" => format!("{}/one", row.singular),
             group => format!("{}.{group}/one", row.singular),
         })
@@ -201,7 +203,12 @@ fn every_served_resource_is_created_and_shown_in_every_form() {
     );
     kubectl.shows(
         &["describe", "pod", "one"],
-        &["Name:             one", "Status:           Pending"],
+        &[
+            "Name:",
+            "Status:",
+            "Pending",
+            "QoS Class:        BestEffort",
+        ],
     );
     kubectl.shows(&["describe", "configmap", "one"], &["Name:         one"]);
 }
