@@ -360,3 +360,44 @@ async fn the_newest_missed_tick_is_run_late_and_one_beyond_its_deadline_is_not()
         assert_eq!(created.len(), 1 + usize::from(runs), "{created:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_execution_whose_summary_tells_its_end_is_only_closed() {
+    let world = setup(2, 2).run();
+    let summary = run_to_its_end(&world).await;
+    world
+        .until("the end in the state record", |world| {
+            let record = world.cluster.look(|state| state.record.clone());
+            (!record?.text.contains("inProgress")).then_some(())
+        })
+        .await;
+    let directory = world.directory().join(EXECUTION);
+    // The record was not written any more, nor was the end of a node into the journal; and its pod has gone.
+    let world = world.restart(|cluster, _| {
+        cluster.change(|state| {
+            let record = state.record.as_mut().unwrap();
+            let mut fields: serde_json::Value = serde_json::from_str(&record.text).unwrap();
+            fields["inProgress"] = json!({
+                "trigger": "schedule",
+                "scheduledTime": "2026-11-23T23:59:00Z",
+                "id": EXECUTION,
+            });
+            record.text = fields.to_string();
+        });
+        let journal = directory.join("_journal-1.jsonl");
+        let lines = std::fs::read_to_string(&journal).unwrap();
+        let kept = lines.lines().filter(|line| !line.contains("\"ended\""));
+        std::fs::write(&journal, kept.collect::<Vec<_>>().join("\n")).unwrap();
+        cluster.remove(&pod_name("node-0", EXECUTION));
+    });
+    world
+        .until("the end in the state record", |world| {
+            let record = world.cluster.look(|state| state.record.clone());
+            (!record?.text.contains("inProgress")).then_some(())
+        })
+        .await;
+    let path = world.directory().join(EXECUTION).join("_execution.json");
+    let after: ExecutionSummary = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!((after.state, after.counts), (summary.state, summary.counts));
+    assert_eq!(created(&world).len(), 2);
+}

@@ -31,12 +31,16 @@ pub struct JobPod<'a> {
     pub is_late: bool,
 }
 
+/// Executions that are remembered: a late pod of an older one is late anyway.
+const REMEMBERED: usize = 8;
+
 /// A pod that exists.
 #[derive(Debug)]
 struct Known {
     execution: ExecutionId,
     phase: PodPhase,
-    is_late: bool,
+    /// Whether it holds no slot.
+    is_excused: bool,
 }
 
 /// What was seen of one execution.
@@ -46,6 +50,8 @@ pub struct Seen {
     pub created: usize,
     /// Pods that exist and have not ended.
     pub running: usize,
+    /// Those of them that hold a slot.
+    holding: usize,
     /// Pods that ended well.
     pub succeeded: usize,
     /// Pods that ended badly, or went before they ended.
@@ -133,12 +139,38 @@ impl Checker {
                 let before = std::mem::replace(&mut known.phase, pod.phase);
                 invariant_a_phase_never_goes_back(pod, before)?;
                 if has_ended(pod.phase) && !has_ended(before) {
-                    let (execution, is_late) = (known.execution.clone(), known.is_late);
-                    self.ended(&execution, pod.phase, is_late);
+                    let (execution, is_excused) = (known.execution.clone(), known.is_excused);
+                    self.ended(&execution, pod.phase, is_excused);
                 }
                 Ok(())
             }
         }
+    }
+
+    /// The pod's slot may be used again though it has not ended: its node is lost.
+    pub fn excuse(&mut self, uid: &Arc<str>) {
+        if let Some(known) = self.pods.get_mut(uid)
+            && !has_ended(known.phase)
+            && !std::mem::replace(&mut known.is_excused, true)
+        {
+            self.running -= 1;
+            if let Some(seen) = self.executions.get_mut(&known.execution) {
+                seen.holding -= 1;
+            }
+        }
+    }
+
+    /// The pod of that node and attempt may be created again: somebody else deleted it before anybody could know of it.
+    pub fn allow_again(&mut self, execution: &ExecutionId, pod: &JobPod<'_>) {
+        if let Some(seen) = self.executions.get_mut(execution) {
+            seen.attempts.remove(&(pod.node.into(), attempt_of(pod)));
+        }
+    }
+
+    /// Pods that hold a slot.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running
     }
 
     /// A job pod is gone.
@@ -150,7 +182,7 @@ impl Checker {
             return Err(format!("pod {} went without having been there", pod.name));
         };
         if !has_ended(known.phase) {
-            self.ended(&known.execution, PodPhase::Failed, known.is_late);
+            self.ended(&known.execution, PodPhase::Failed, known.is_excused);
         }
         Ok(())
     }
@@ -162,7 +194,9 @@ impl Checker {
                 pod.name, pod.execution
             ));
         };
-        self.invariant_one_execution_is_in_progress(pod, &execution)?;
+        if !pod.is_late {
+            self.invariant_one_execution_is_in_progress(pod, &execution)?;
+        }
         let seen = self.executions.entry(execution.clone()).or_default();
         let attempt = attempt_of(pod);
         let is_one = invariant_one_pod_per_execution_node_and_attempt(seen, pod, attempt);
@@ -172,11 +206,12 @@ impl Checker {
         }
         seen.created += 1;
         seen.running += 1;
+        seen.holding += usize::from(!pod.is_late);
         self.running += usize::from(!pod.is_late);
         let known = Known {
             execution: execution.clone(),
             phase: pod.phase,
-            is_late: pod.is_late,
+            is_excused: pod.is_late,
         };
         self.pods.insert(Arc::clone(pod.uid), known);
         self.peaks.running = self.peaks.running.max(self.running);
@@ -184,13 +219,17 @@ impl Checker {
         if has_ended(pod.phase) {
             self.ended(&execution, pod.phase, pod.is_late);
         }
+        while self.executions.len() > REMEMBERED {
+            self.executions.pop_first();
+        }
         self.invariant_running_pods_fit_the_pool(pod)
     }
 
-    fn ended(&mut self, execution: &ExecutionId, phase: PodPhase, is_late: bool) {
-        self.running -= usize::from(!is_late);
+    fn ended(&mut self, execution: &ExecutionId, phase: PodPhase, is_excused: bool) {
+        self.running -= usize::from(!is_excused);
         if let Some(seen) = self.executions.get_mut(execution) {
             seen.running -= 1;
+            seen.holding -= usize::from(!is_excused);
             match phase {
                 PodPhase::Succeeded => seen.succeeded += 1,
                 _ => seen.failed += 1,
@@ -223,8 +262,8 @@ impl Checker {
                 pod.name
             ));
         }
-        if id > newest && seen.running > 0 {
-            let running = seen.running;
+        if id > newest && seen.holding > 0 {
+            let running = seen.holding;
             return Err(format!(
                 "pod {} is created when {running} pods of {newest} have not ended",
                 pod.name
@@ -346,6 +385,42 @@ mod tests {
             .stored("3", &name("a", FIRST), FIRST, PodPhase::Pending)
             .unwrap_err();
         assert!(violation.contains("attempt 1"), "{violation}");
+    }
+
+    #[test]
+    fn the_slot_of_a_pod_whose_node_is_lost_may_be_used_again_and_its_end_releases_no_other() {
+        let mut case = Case::new();
+        let pending = PodPhase::Pending;
+        case.stored("1", &name("a", FIRST), FIRST, pending).unwrap();
+        case.stored("2", &name("b", FIRST), FIRST, pending).unwrap();
+        case.0.excuse(&Arc::from("1"));
+        case.0.excuse(&Arc::from("1"));
+        case.stored("3", &name("c", FIRST), FIRST, pending).unwrap();
+        case.removed("1").unwrap();
+        assert_eq!(case.0.running(), 2);
+        assert!(case.stored("4", &name("d", FIRST), FIRST, pending).is_err());
+    }
+
+    #[test]
+    fn a_pod_may_be_created_again_where_nobody_could_know_of_it() {
+        let mut case = Case::new();
+        let name = name("a", FIRST);
+        case.stored("1", &name, FIRST, PodPhase::Pending).unwrap();
+        case.removed("1").unwrap();
+        let uid = Arc::from("1");
+        let pod = JobPod {
+            uid: &uid,
+            name: &name,
+            node: "a",
+            execution: FIRST,
+            phase: PodPhase::Pending,
+            is_late: false,
+        };
+        case.0
+            .allow_again(&ExecutionId::parse(FIRST).unwrap(), &pod);
+        case.stored("2", &name, FIRST, PodPhase::Pending).unwrap();
+        case.removed("2").unwrap();
+        assert!(case.stored("3", &name, FIRST, PodPhase::Pending).is_err());
     }
 
     #[test]

@@ -43,6 +43,12 @@ impl SimClock {
         self.offset_ms.fetch_add(step_ms, Ordering::Relaxed);
     }
 
+    /// Sets the wall clock by another one.
+    pub fn set_by(&self, other: &Self) {
+        let offset_ms = other.offset_ms.load(Ordering::Relaxed);
+        self.offset_ms.store(offset_ms, Ordering::Relaxed);
+    }
+
     /// A clock of its own that agrees with this one now: what a replica on another machine has.
     #[must_use]
     pub fn separate(&self) -> Self {

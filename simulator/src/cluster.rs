@@ -26,9 +26,8 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, Changes};
 use crate::state::{
     DeleteOptions, ListOptions, Object, Part, Patch, Row, Selector, State, Status, Stored, Target,
     WatchCursor, WatchEvent, WatchFrom, WriteOptions, resource,
@@ -229,7 +228,7 @@ struct Watched<V> {
 struct Watch<V> {
     cluster: SimCluster,
     watched: Watched<V>,
-    changes: watch::Receiver<u64>,
+    changes: Changes,
     cursor: Option<WatchCursor>,
     ready: VecDeque<PortEvent<V>>,
 }

@@ -4,7 +4,8 @@
 //! have the same digest, or something outside the simulation decided.
 
 use std::collections::VecDeque;
-use std::fmt::{Arguments, Write as _};
+use std::fmt::{self, Arguments, Write as _};
+use std::io::Write;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -13,11 +14,20 @@ use sha2::{Digest as _, Sha256};
 const KEPT_LINES: usize = 4_000;
 
 /// The log of one run.
-#[derive(Debug)]
 pub struct EventLog {
     hasher: Sha256,
     tail: VecDeque<String>,
     lines: u64,
+    /// Where each line goes as well.
+    echo: Option<Box<dyn Write + Send>>,
+}
+
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLog")
+            .field("lines", &self.lines)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for EventLog {
@@ -26,11 +36,21 @@ impl Default for EventLog {
             hasher: Sha256::new(),
             tail: VecDeque::with_capacity(KEPT_LINES),
             lines: 0,
+            echo: None,
         }
     }
 }
 
 impl EventLog {
+    /// A log whose lines are written there as well, as they come.
+    #[must_use]
+    pub fn echoing(echo: Box<dyn Write + Send>) -> Self {
+        Self {
+            echo: Some(echo),
+            ..Self::default()
+        }
+    }
+
     /// Appends one line that happened `at` after the start of the run.
     pub fn append(&mut self, at: Duration, what: Arguments<'_>) {
         // The evicted line's buffer serves the new one: no allocation once the tail is full.
@@ -46,6 +66,10 @@ impl EventLog {
         self.hasher.update(line.as_bytes());
         self.hasher.update(b"\n");
         self.lines += 1;
+        if let Some(echo) = &mut self.echo {
+            // Whoever does not read on has read enough.
+            let _ = writeln!(echo, "{line}");
+        }
         self.tail.push_back(line);
     }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use controller::core::ids::ExecutionId;
@@ -56,13 +56,11 @@ impl LatePods {
     /// Whether the pod is one of them.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.contains(name)
+        self.names().contains(name)
     }
 
-    fn insert(&self, name: &str) {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        names.insert(name.to_owned());
+    fn names(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -89,6 +87,15 @@ impl FaultyCluster {
             client: CLIENT.into(),
             late_pods: LatePods::default(),
             pages: Arc::default(),
+        }
+    }
+
+    /// The same cluster as another client sees it: with faults of its own, of the same plan.
+    #[must_use]
+    pub fn for_client(&self, client: &str) -> Self {
+        Self {
+            client: client.into(),
+            ..self.clone()
         }
     }
 
@@ -242,13 +249,20 @@ impl FaultyCluster {
         call: &Call,
         write: impl Future<Output = Result<T, ClusterError>> + Send + 'static,
     ) {
-        if call.resource == "pods" && call.verb == Verb::Create {
-            self.late_pods.insert(&call.name);
-        }
+        let pod = (call.resource == "pods" && call.verb == Verb::Create).then(|| call.name.clone());
+        let late_pods = self.late_pods.clone();
         tokio::spawn(async move {
             sleep(delay).await;
-            // Nobody is there to be answered.
-            let _ = write.await;
+            if let Some(pod) = pod {
+                late_pods.names().insert(pod.clone());
+                if write.await.is_err() {
+                    // Another create was before it, and the pod is that one's.
+                    late_pods.names().remove(&pod);
+                }
+            } else {
+                // Nobody is there to be answered.
+                let _ = write.await;
+            }
         });
     }
 
@@ -490,7 +504,7 @@ impl<V: Viewed> Watch<V> {
             }
             // Whoever asks for more has taken what was told twice or late.
             if let Some(kind) = self.repeated.take() {
-                self.cluster.faults.told(CLIENT, kind);
+                self.cluster.faults.told(&self.cluster.client, kind);
             }
             match self.phase {
                 Phase::Listing => self.ask(Verb::List, Phase::Watching).await,
@@ -517,7 +531,8 @@ impl<V: Viewed> Watch<V> {
         if self.cluster.faults.is_none() {
             return self.ready.push_back(event);
         }
-        let shown = |object: &V| (self.cluster.faults).shown(CLIENT, V::RESOURCE, object.name());
+        let client = Arc::clone(&self.cluster.client);
+        let shown = |object: &V| (self.cluster.faults).shown(&client, V::RESOURCE, object.name());
         let (object, kind) = match &event {
             Ok(WatchEvent::Applied(object)) => (object.clone(), EventKind::Stored),
             Ok(WatchEvent::Deleted(object)) => (object.clone(), EventKind::Deleted),

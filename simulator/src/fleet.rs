@@ -75,13 +75,23 @@ pub fn create_nodes(
     count: u32,
     shape: &NodeShape,
 ) -> Result<(), crate::state::Status> {
+    (1..=count).try_for_each(|number| create_node(api, number, shape))
+}
+
+/// Creates the Node object of this number.
+///
+/// # Errors
+/// The API server's, where it is there already.
+pub fn create_node(
+    api: &ApiServer,
+    number: u32,
+    shape: &NodeShape,
+) -> Result<(), crate::state::Status> {
     let now = api.now();
-    for number in 1..=count {
-        let object = node::object(number, now, shape);
-        let target = Target::cluster(&resource::NODES, "");
-        api.with_state(|state| state.create(now, target, object, WriteOptions::default()))?;
-    }
-    Ok(())
+    let object = node::object(number, now, shape);
+    let target = Target::cluster(&resource::NODES, "");
+    api.with_state(|state| state.create(now, target, object, WriteOptions::default()))
+        .map(drop)
 }
 
 /// A pod that a node of this fleet runs.
@@ -123,7 +133,7 @@ enum Posting {
 enum Due {
     Enter(Arc<str>, Step),
     Remove(Arc<str>),
-    /// The pod's node is gone for good.
+    /// The pod's node is gone.
     Collect(Arc<str>),
     Outage(Outage),
     NodeBack(u32),
@@ -268,10 +278,19 @@ impl<T: Transport> Fleet<T> {
         let Some(number) = self.number(stored) else {
             return false;
         };
-        if matches!(stored.text("/status/phase"), "Succeeded" | "Failed") {
+        let metadata = &stored.metadata;
+        // What the watch shows may be of a moment before this fleet's last word on the pod.
+        let target = Target::new(&resource::PODS, &metadata.namespace, &metadata.name);
+        let is_over = self.api.read(|state| {
+            let now = state.find(target);
+            now.is_none_or(|now| {
+                let has_ended = matches!(now.text("/status/phase"), "Succeeded" | "Failed");
+                has_ended || now.metadata.uid != metadata.uid
+            })
+        });
+        if is_over {
             return false;
         }
-        let metadata = &stored.metadata;
         self.pod_count = self.pod_count.wrapping_add(1);
         let now = self.api.now();
         let endless = stored.text("/spec/restartPolicy") == "Always";
@@ -404,6 +423,13 @@ impl<T: Transport> Fleet<T> {
                     self.collect_later(uid);
                 }
             }
+            OutageKind::Recreated { after } => {
+                self.outages.deleted(&self.api, node);
+                for uid in &uids {
+                    self.collect_later(uid);
+                }
+                self.queue.push(Instant::now() + after, Due::NodeBack(node));
+            }
             OutageKind::Replaced => {
                 outages::replace(&self.api, node);
                 for uid in &uids {
@@ -414,6 +440,14 @@ impl<T: Transport> Fleet<T> {
     }
 
     fn end_outage(&mut self, node: u32) {
+        if self.outages.is_deleted(node) {
+            self.outages.recreated(&self.api, node);
+            let pods = self.pods.iter().filter(|(_, pod)| pod.node == node);
+            for uid in pods.map(|(uid, _)| Arc::clone(uid)).collect::<Vec<_>>() {
+                self.end(&uid, &Exit::failure("the node was created again"));
+            }
+            return;
+        }
         for due in self.outages.back(&self.api, node) {
             // A pod that was told to stop meanwhile does nothing else any more.
             let is_void = match &due {

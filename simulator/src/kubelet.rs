@@ -154,6 +154,20 @@ impl Lifecycle {
         ])
     }
 
+    /// The same with further stages, each of which is taken by one pod in sixty that comes to where it begins.
+    #[must_use]
+    pub fn with_rare(mut self, rare: impl IntoIterator<Item = Stage>) -> Self {
+        const USUAL: u32 = 60;
+        let rare: Vec<Stage> = rare.into_iter().collect();
+        for stage in &mut self.0 {
+            if rare.iter().any(|rare| rare.from == stage.from) {
+                stage.weight = USUAL;
+            }
+        }
+        self.0.extend(rare);
+        self
+    }
+
     /// The longest that a pod may live.
     #[must_use]
     pub fn longest(&self) -> Duration {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use simulator::run::{self, RunOptions};
 use simulator::serve::{self, ServeOptions};
+use simulator::sweep::{self, ReplayOptions, SweepOptions};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,6 +22,8 @@ struct Arguments {
 enum Command {
     Serve(ServeOptions),
     Run(RunOptions),
+    Sweep(SweepOptions),
+    Replay(ReplayOptions),
 }
 
 fn main() -> ExitCode {
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Serve(options) => serve::run(options),
         Command::Run(options) => run::run(options),
+        Command::Sweep(options) => sweep::sweep(options),
+        Command::Replay(options) => sweep::replay(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,9 +10,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use controller::ports::forward::{Forward, ForwardBody, ForwardError};
+use controller::runtime::ordered_watch as watch;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tower::ServiceExt as _;
 
@@ -47,7 +47,7 @@ pub struct SimForward {
 impl Network {
     /// Serves `router` on that port of that host, in place of what was there.
     pub fn listen(&self, host: &str, port: u16, router: Router) {
-        self.0.send_modify(|hosts| {
+        self.0.modify(|hosts| {
             hosts.listened += 1;
             let number = hosts.listened;
             let listener = Listener { number, router };
@@ -57,7 +57,7 @@ impl Network {
 
     /// Nobody listens on that host any more, as if its process had been killed.
     pub fn close(&self, host: &str) {
-        self.0.send_modify(|hosts| {
+        self.0.modify(|hosts| {
             hosts
                 .listeners
                 .retain(|(listener, _), _| **listener != *host);
@@ -66,14 +66,14 @@ impl Network {
 
     /// Cuts the way between two hosts.
     pub fn cut(&self, one: &str, other: &str) {
-        self.0.send_modify(|hosts| {
+        self.0.modify(|hosts| {
             hosts.cuts.insert(pair(one, other));
         });
     }
 
     /// Mends it.
     pub fn mend(&self, one: &str, other: &str) {
-        self.0.send_modify(|hosts| {
+        self.0.modify(|hosts| {
             hosts.cuts.remove(&pair(one, other));
         });
     }

@@ -94,6 +94,20 @@ impl MemoryReportStore {
         self.shelves().executions.len()
     }
 
+    /// The executions that have a directory.
+    #[must_use]
+    pub fn execution_ids(&self) -> Vec<ExecutionId> {
+        self.shelves().executions.keys().cloned().collect()
+    }
+
+    /// How many executions have a directory and a later id.
+    #[must_use]
+    pub fn executions_after(&self, execution: &ExecutionId) -> usize {
+        let shelves = self.shelves();
+        let later = shelves.executions.keys();
+        later.filter(|id| *id > execution).count()
+    }
+
     /// What was asked for that leads out of an execution's directory, one at a call.
     #[must_use]
     pub fn take_violation(&self) -> Option<String> {

@@ -99,6 +99,9 @@ pub struct EndedNode {
     /// When its pod ended; none where it had none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub end_time: Option<Timestamp>,
+    /// Samples in its newest result.
+    #[serde(default)]
+    pub samples: u32,
 }
 
 /// The file of an epoch.
@@ -193,7 +196,15 @@ mod tests {
                 attempts: 2,
                 start_time: None,
                 end_time: Some(Timestamp::UNIX_EPOCH),
+                samples: 3,
             }),
+            Entry::AttemptEnded {
+                index: 4,
+                attempt: 1,
+                reason: Reason::PodFailed,
+                message: "exit code 1".to_owned(),
+                time: Timestamp::UNIX_EPOCH,
+            },
         ];
         assert_eq!(entries_of(&lines_of(&entries)), (entries, 0));
     }

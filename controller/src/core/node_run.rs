@@ -36,6 +36,8 @@ pub struct NodeRun {
     pub(super) message: String,
     pub(super) condition: NodeCondition,
     pub(super) progress: Progress,
+    /// How the attempt before the newest failed.
+    pub(super) earlier: Option<Failure>,
     /// How often `progress` has changed.
     pub(super) step: u32,
     /// Attempts begun; the pod of the newest is what the fields below are about.
@@ -100,6 +102,7 @@ impl NodeRun {
             message: String::new(),
             condition: NodeCondition::Ready,
             progress: Progress::Idle,
+            earlier: None,
             step: 0,
             attempts: 0,
             newest_uid: None,
@@ -121,12 +124,12 @@ impl NodeRun {
     pub(super) fn begin_attempt(&mut self, pod_name: String) {
         self.attempts += 1;
         self.pod_name = pod_name;
-        if let Some(reason) = self.reason.take() {
+        self.earlier = (self.reason.take()).map(|reason| (reason, self.message.clone()));
+        if let Some((reason, message)) = &self.earlier {
             self.message = format!(
-                "attempt {} ended with {}: {}",
+                "attempt {} ended with {}: {message}",
                 self.attempts - 1,
                 reason.as_str(),
-                self.message
             );
         }
         self.newest_uid = None;
@@ -138,6 +141,18 @@ impl NodeRun {
         self.is_terminating = false;
         self.stop_by = None;
         self.ended = None;
+    }
+
+    /// The newest attempt was never made: the one before it counts again.
+    pub(super) fn take_attempt_back(&mut self) {
+        self.attempts -= 1;
+        (self.reason, self.message) = match self.earlier.take() {
+            Some((reason, message)) => (Some(reason), message),
+            // How it failed is not known any more.
+            None if self.attempts > 0 => (Some(Reason::PodFailed), "it failed".to_owned()),
+            None => (None, String::new()),
+        };
+        self.advance(Progress::Idle);
     }
 
     pub(super) fn advance(&mut self, progress: Progress) {
@@ -238,6 +253,7 @@ impl NodeRun {
             attempts: self.attempts,
             start_time: self.started.map(|now| now.wall),
             end_time: self.ended.map(|now| now.wall),
+            samples: self.samples,
         })
     }
 

@@ -22,7 +22,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
@@ -34,6 +33,7 @@ use crate::core::callback_key::SigningKey;
 use crate::core::forward_mark::{HEADER, Passage};
 use crate::metrics::own::{Forwarded, RelayedPort};
 use crate::ports::forward::{Forward, ForwardBody, ForwardError};
+use crate::runtime::ordered_watch as watch;
 use crate::runtime::replica::{Leader, ReplicaHandle, Standing};
 
 /// As much of a body is kept to be sent again: all of every result and event by default.

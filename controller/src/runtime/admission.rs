@@ -5,8 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock};
 
-use tokio::sync::watch;
-
+use super::ordered_watch as watch;
 use crate::core::ids::ExecutionId;
 use crate::core::names;
 use crate::core::report_name;
@@ -39,7 +38,7 @@ impl Admission {
 
     /// The execution in progress, if there is one, is known.
     pub fn complete(&self) {
-        self.is_complete.send_replace(true);
+        self.is_complete.set(true);
     }
 
     /// Returns once the execution in progress is known: before that a pair that is not here may be one all the same.

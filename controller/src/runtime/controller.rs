@@ -12,8 +12,9 @@ mod effects;
 mod recovery;
 mod schedule;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -113,6 +114,8 @@ struct Current<R> {
     node_watch: AbortHandle,
     template: PodTemplate,
     journal: Journal<R>,
+    /// Creates on their way, by the node's place in the list: whether they are still wanted.
+    creations: BTreeMap<usize, Arc<AtomicBool>>,
     /// Tenths of the list that have ended, as last logged.
     logged_tenths: usize,
 }
@@ -481,6 +484,7 @@ impl<P: Ports> Controller<P> {
             template: self.template(&template),
             journal: Journal::new(reports, id, self.epoch.unwrap_or_default()),
             node_watch,
+            creations: BTreeMap::new(),
             logged_tenths: 0,
         });
         self.summaries.note_change();

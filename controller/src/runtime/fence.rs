@@ -5,8 +5,7 @@
 //! Who may not act waits: either the lease is renewed after all, or the leadership ends and drops who waits here. So no decision
 //! is ever taken from a call that was not made.
 
-use tokio::sync::watch;
-
+use super::ordered_watch as watch;
 use crate::ports::clock::{Clock, Monotonic};
 
 /// Held by what acts. Cheap to clone.
@@ -28,7 +27,7 @@ pub(super) fn fence() -> (FenceKeeper, Fence) {
 impl FenceKeeper {
     /// Sets until when the leader may act; none closes the fence.
     pub(super) fn set(&self, until: Option<Monotonic>) {
-        self.0.send_replace(until);
+        self.0.set(until);
     }
 }
 

@@ -8,20 +8,22 @@ use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use super::event::Event;
-use super::stored_result;
+use super::stored_result::{self, patiently};
 use crate::core::ids::ExecutionId;
 use crate::core::summary::{self, ExecutionSummary};
+use crate::ports::clock::Clock;
 use crate::ports::report_store::{ReportStore, ReportStoreErrorKind};
 
 /// Reads the executions, newest first, and tells of each summary and each result.
 pub(super) async fn restore<R: ReportStore>(
     reports: R,
+    clock: impl Clock,
     kept: Vec<ExecutionId>,
     result_bytes_max: u64,
     events: mpsc::Sender<Event>,
 ) {
     for execution in kept.into_iter().rev() {
-        let summary = read_summary(&reports, &execution).await;
+        let summary = read_summary(&reports, &clock, &execution).await;
         // Without a summary any name may be a node's: the Go original wrote none.
         let nodes: Option<BTreeSet<String>> = summary
             .as_ref()
@@ -32,7 +34,7 @@ pub(super) async fn restore<R: ReportStore>(
                 return;
             }
         }
-        let files = match reports.list(&execution).await {
+        let files = match patiently(&clock, || reports.list(&execution)).await {
             Ok(files) => files,
             Err(error) => {
                 debug!(execution_id = %execution, error = %error, "execution cannot be listed");
@@ -47,7 +49,8 @@ pub(super) async fn restore<R: ReportStore>(
             let Some(node) = node.filter(|node| is_node(node)) else {
                 continue;
             };
-            let found = stored_result::find(&reports, &execution, node, result_bytes_max).await;
+            let found =
+                stored_result::find(&reports, &clock, &execution, node, result_bytes_max).await;
             let Some(results) = found else { continue };
             let found = Event::ResultFound {
                 execution: execution.clone(),
@@ -64,9 +67,11 @@ pub(super) async fn restore<R: ReportStore>(
 /// None where there is none: the Go original wrote none.
 pub(super) async fn read_summary<R: ReportStore>(
     reports: &R,
+    clock: &impl Clock,
     execution: &ExecutionId,
 ) -> Option<ExecutionSummary> {
-    match stored_result::read_whole(reports, execution, summary::FILE_NAME, u64::MAX).await {
+    let read = || stored_result::read_whole(reports, execution, summary::FILE_NAME, u64::MAX);
+    match patiently(clock, read).await {
         Ok(document) => serde_json::from_slice(&document)
             .inspect_err(|error| {
                 warn!(execution_id = %execution, error = %error, "execution summary cannot be read");

@@ -5,10 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::stored_result::read_whole;
+use super::stored_result::{patiently, read_whole};
 use crate::core::ids::ExecutionId;
 use crate::core::journal::{Entry, entries_of, epoch_of, file_name, lines_of};
 use crate::core::time::Monotonic;
+use crate::ports::clock::Clock;
 use crate::ports::report_store::{ReportStore, ReportStoreError};
 
 /// The file of one execution that this leader appends to. Cheap to clone.
@@ -40,9 +41,10 @@ impl<R: ReportStore> Journal<R> {
     }
 }
 
-/// Reads an execution's journals, in the order of their epochs. What cannot be read is left out, with a warning.
+/// Reads an execution's journals, in the order of their epochs. What nobody can read for long is left out, with a warning.
 pub(super) async fn read_all<R: ReportStore>(
     reports: &R,
+    clock: &impl Clock,
     execution: &ExecutionId,
     files: &[String],
 ) -> Vec<Entry> {
@@ -51,7 +53,7 @@ pub(super) async fn read_all<R: ReportStore>(
     let mut entries = Vec::new();
     for epoch in epochs {
         let file = file_name(epoch);
-        match read_whole(reports, execution, &file, u64::MAX).await {
+        match patiently(clock, || read_whole(reports, execution, &file, u64::MAX)).await {
             Ok(bytes) => {
                 let (read, skipped) = entries_of(&bytes);
                 if skipped > 0 {

@@ -17,6 +17,7 @@ mod history;
 mod job_event;
 mod journal;
 pub mod mock;
+pub mod ordered_watch;
 mod pod_logs;
 mod preparation;
 mod recovery;

@@ -194,7 +194,9 @@ impl<P: Ports> Preparation<P> {
         let earlier = match &selection.from {
             None => None,
             Some(id) => {
-                let summary = history::read_summary(self.api.ports.reports(), id).await;
+                let summary =
+                    history::read_summary(self.api.ports.reports(), self.api.ports.clock(), id)
+                        .await;
                 Some(summary.ok_or_else(|| {
                     NotPrepared::Selection(format!(
                         "from: execution {id} has no summary in the report directory, want the id of a kept execution"

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::Ports;
 use super::api_calls::ApiCalls;
 use super::configuration::{self, ConfigMapSource, Data};
+use super::history;
 use super::journal;
 use super::preparation::persist;
 use super::state_record::StateHandle;
@@ -54,6 +55,8 @@ pub(super) struct Told {
 #[derive(Debug)]
 pub(super) enum InProgress {
     Nothing,
+    /// An execution that has ended, as its summary says; only the record does not know yet.
+    Ended(ExecutionId),
     /// An execution that was claimed. Nothing was done for it yet; or, where it has an id, its journal is lost.
     Claimed(Claim),
     /// An execution with a journal.
@@ -138,7 +141,11 @@ async fn take_up<P: Ports>(api: &ApiCalls<P>, claim: Claim) -> InProgress {
         warn!(execution_id = %id, "the execution in progress has no directory any more: its pods say what runs");
         return InProgress::Claimed(claim);
     };
-    let mut entries = journal::read_all(reports, &id, &files).await;
+    let summary = history::read_summary(reports, api.ports.clock(), &id).await;
+    if summary.is_some_and(|summary| summary.end_time.is_some()) {
+        return InProgress::Ended(id);
+    }
+    let mut entries = journal::read_all(reports, api.ports.clock(), &id, &files).await;
     // Whoever began it again found nothing of what was there before.
     let is_begun = |entry: &Entry| matches!(entry, Entry::Begun(_));
     let begun = entries.iter().rposition(is_begun);

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::api_calls::WriteBounds;
@@ -15,6 +14,7 @@ use super::controller::{Controller, Term};
 use super::election::{Change, Election};
 use super::fence::Fence;
 use super::handle::ControllerHandle;
+use super::ordered_watch as watch;
 use super::{Ports, Settings};
 use crate::config::LeaderElection;
 use crate::core::leadership::{Identity, Timing};
@@ -102,7 +102,7 @@ impl ReplicaHandle {
     pub fn is_alive(&self) -> bool {
         match &*self.standing.borrow() {
             Standing::Leading(handle) => handle.is_alive(),
-            Standing::Standby(_) | Standing::Recovering => self.standing.has_changed().is_ok(),
+            Standing::Standby(_) | Standing::Recovering => !self.standing.is_over(),
         }
     }
 
@@ -117,7 +117,7 @@ impl ReplicaHandle {
 
     /// Lets the replica hand over: no further execution or pod begins, creates in flight are settled, the Lease is released.
     pub fn hand_over(&self) {
-        self.stop.send_replace(true);
+        self.stop.set(true);
     }
 
     /// Whether it has handed over, and never leads again.
@@ -204,12 +204,12 @@ impl<P: Ports> Replica<P> {
             self.metrics.own().leader(true);
             let limit = self.timing().write_limit();
             self.lead(Fence::open(), limit, true).await;
-            self.handed_over.send_replace(true);
+            self.handed_over.set(true);
             self.stand_by(None);
             return std::future::pending().await;
         }
         let mut election = self.take_turns().await;
-        self.handed_over.send_replace(true);
+        self.handed_over.set(true);
         self.stand_by(election.lease());
         loop {
             if let Change::Holder = election.next().await {
@@ -282,7 +282,7 @@ impl<P: Ports> Replica<P> {
     /// Runs the controller's loop until the process is told to stop, then settles what is in flight.
     async fn lead(&self, fence: Fence, write_limit: Duration, may_run_on_startup: bool) {
         let mut stop = self.stop.clone();
-        self.standing.send_replace(Standing::Recovering);
+        self.standing.set(Standing::Recovering);
         let term = Term {
             writes: WriteBounds {
                 fence,
@@ -299,7 +299,7 @@ impl<P: Ports> Replica<P> {
         let shown = async {
             handle.recovered().await;
             let leading = Standing::Leading(handle.clone());
-            self.standing.send_replace(leading);
+            self.standing.set(leading);
             std::future::pending::<()>().await;
         };
         let clock = self.ports.clock();
@@ -340,7 +340,7 @@ impl<P: Ports> Replica<P> {
         if let Some(leader) = &others {
             info!(leader = leader.identity, "standing by");
         }
-        self.standing.send_replace(Standing::Standby(others));
+        self.standing.set(Standing::Standby(others));
     }
 }
 

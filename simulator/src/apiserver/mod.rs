@@ -5,6 +5,7 @@
 //! the rules of the API (`state`), sockets, faults.
 
 mod accept;
+mod changes;
 mod discovery;
 mod event_expiry;
 mod openapi;
@@ -22,11 +23,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
+use changes::Announcer;
+pub use changes::{Changes, Gone};
+pub use event_expiry::expire_events;
 use http::{Method, Request, Response};
 use jiff::Timestamp;
-use tokio::sync::watch;
-
-pub use event_expiry::expire_events;
 
 use crate::state::{State, Status};
 pub(crate) use query::Query;
@@ -46,14 +47,14 @@ pub struct ApiServer {
 
 struct Inner {
     state: Mutex<State>,
-    changed: watch::Sender<u64>,
+    changed: Announcer,
     now: Clock,
 }
 
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiServer")
-            .field("revision", &*self.inner.changed.borrow())
+            .field("revision", &self.inner.changed.revision())
             .finish_non_exhaustive()
     }
 }
@@ -62,7 +63,7 @@ impl ApiServer {
     /// Serves a state by a clock.
     #[must_use]
     pub fn new(state: State, now: Clock) -> Self {
-        let changed = watch::Sender::new(state.revision());
+        let changed = Announcer::new(state.revision());
         Self {
             inner: Arc::new(Inner {
                 state: Mutex::new(state),
@@ -88,11 +89,7 @@ impl ApiServer {
         let result = work(&mut state);
         let revision = state.revision();
         drop(state);
-        self.inner.changed.send_if_modified(|last| {
-            let newer = revision > *last;
-            *last = revision.max(*last);
-            newer
-        });
+        self.inner.changed.announce(revision);
         result
     }
 
@@ -107,9 +104,9 @@ impl ApiServer {
         )
     }
 
-    /// Is told of every change: the revision of the state after it. Cancel safe.
+    /// Is told of every change from now on.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub fn subscribe(&self) -> Changes {
         self.inner.changed.subscribe()
     }
 

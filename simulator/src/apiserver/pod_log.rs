@@ -13,7 +13,7 @@ use crate::state::Status;
 /// Which log, and how far it has been sent.
 struct Follow {
     server: ApiServer,
-    changed: tokio::sync::watch::Receiver<u64>,
+    changed: super::Changes,
     namespace: String,
     pod: String,
     container: String,

@@ -33,7 +33,7 @@ const BATCH: usize = 256;
 /// A watch in progress.
 struct Stream {
     server: ApiServer,
-    changed: tokio::sync::watch::Receiver<u64>,
+    changed: super::Changes,
     cursor: WatchCursor,
     row: &'static Row,
     form: Form,

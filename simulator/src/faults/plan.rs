@@ -73,9 +73,24 @@ impl Plan {
     /// Only what the controller's port can show.
     #[must_use]
     pub fn in_process(mut self) -> Self {
-        self.rates.retain(|kind, _| kind.is_in_process());
-        self.placed.retain(|placed| placed.kind.is_in_process());
+        self.retain(Kind::is_in_process);
         self
+    }
+
+    /// Without those that do not pass.
+    pub fn retain(&mut self, keep: impl Fn(Kind) -> bool) {
+        self.rates.retain(|kind, _| keep(*kind));
+        self.placed.retain(|placed| keep(placed.kind));
+    }
+
+    /// The kinds that may happen, with their rates, for people.
+    #[must_use]
+    pub fn kinds(&self) -> String {
+        let rates = self.rates.iter();
+        let kinds: Vec<String> = rates
+            .map(|(kind, rate)| format!("{kind}={rate:.3}"))
+            .collect();
+        kinds.join(" ")
     }
 
     /// These kinds, at these rates.

@@ -22,6 +22,26 @@ impl Count {
     fn cells(self) -> [u64; 4] {
         [self.enabled, self.fired, self.noticed, self.recovered]
     }
+
+    /// The emptiest of its cells.
+    #[must_use]
+    pub fn least(self) -> u64 {
+        self.cells().into_iter().min().unwrap_or_default()
+    }
+
+    /// Whether nothing is in one of its cells.
+    #[must_use]
+    pub fn has_gap(self) -> bool {
+        self.least() == 0
+    }
+
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: Self) {
+        self.enabled += other.enabled;
+        self.fired += other.fired;
+        self.noticed += other.noticed;
+        self.recovered += other.recovered;
+    }
 }
 
 /// What became of each kind.
@@ -42,18 +62,14 @@ impl Tally {
     /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         for (kind, count) in &other.0 {
-            let sum = self.0.entry(*kind).or_default();
-            sum.enabled += count.enabled;
-            sum.fired += count.fired;
-            sum.noticed += count.noticed;
-            sum.recovered += count.recovered;
+            self.0.entry(*kind).or_default().add(*count);
         }
     }
 
     /// Those of `kinds` that have a cell with nothing in it.
     #[must_use]
     pub fn empty(&self, kinds: impl IntoIterator<Item = Kind>) -> Vec<Kind> {
-        let has_gap = |kind: &Kind| self.count(*kind).cells().contains(&0);
+        let has_gap = |kind: &Kind| self.count(*kind).has_gap();
         kinds.into_iter().filter(has_gap).collect()
     }
 
@@ -72,7 +88,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rows: Vec<(&Kind, &Count)> = self.0.iter().collect();
-        rows.sort_by_key(|(kind, count)| (count.cells().into_iter().min(), **kind));
+        rows.sort_by_key(|(kind, count)| (count.least(), **kind));
         writeln!(
             f,
             "{:<26} row {:>8} {:>8} {:>8} {:>9}",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Due;
+use super::{Due, create_node};
 use crate::apiserver::ApiServer;
 use crate::kubelet::rfc3339;
 use crate::node::{self, NodeShape};
@@ -39,8 +39,13 @@ pub enum OutageKind {
     },
     /// It is deleted.
     Deleted,
-    /// It is deleted, and another one comes up under its name: what ran there has ended.
+    /// It is deleted, and another one comes up under its name at once: what ran there has ended.
     Replaced,
+    /// The same with time in between.
+    Recreated {
+        /// How much.
+        after: Duration,
+    },
 }
 
 /// Who is away, and what is due there.
@@ -83,6 +88,13 @@ impl Outages {
         let now = api.now();
         // Whoever deleted it before us is as good.
         let _ = api.with_state(|state| state.delete(now, target, &DeleteOptions::now()));
+    }
+
+    /// Another node comes up under the name of one that was deleted.
+    pub(super) fn recreated(&mut self, api: &ApiServer, node: u32) {
+        self.away.remove(&node);
+        // Whoever made it before us is as good.
+        let _ = create_node(api, node, &NodeShape::default());
     }
 
     /// The node is back; what was due meanwhile is to be done now.

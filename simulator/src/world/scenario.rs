@@ -15,7 +15,7 @@ use crate::job::CONFIG_KEY;
 use crate::state::{Target, WriteOptions, resource};
 
 /// The controller's namespace.
-pub(super) const NAMESPACE: &str = "batch";
+pub(crate) const NAMESPACE: &str = "batch";
 
 /// Where job pods call back where the configuration names no Service.
 pub(super) const POD_IP: &str = "10.128.0.1";
@@ -43,7 +43,7 @@ metrics:
 pub(super) const FAULTY_TIME: Duration = Duration::from_mins(10);
 
 /// What the last fault may take after that: a silent watch (295 s), calls of a minute, pauses of half a minute.
-pub(super) const HEALING_TIME: Duration = Duration::from_mins(10);
+pub(crate) const HEALING_TIME: Duration = Duration::from_mins(10);
 
 /// The standard pod template: of the size and shape of a real one.
 const POD_TEMPLATE: &str = "\
@@ -67,10 +67,10 @@ spec:
 /// What the controller is told.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    pub(super) config: Config,
+    pub(crate) config: Config,
     pub(super) config_yaml: String,
-    pub(super) template: PodTemplate,
-    pub(super) start: Timestamp,
+    pub(crate) template: PodTemplate,
+    pub(crate) start: Timestamp,
 }
 
 impl Scenario {
@@ -145,7 +145,7 @@ impl Scenario {
     }
 
     /// When executions are due, from the first one on.
-    pub(super) fn ticks(&self) -> impl Iterator<Item = Timestamp> + '_ {
+    pub(crate) fn ticks(&self) -> impl Iterator<Item = Timestamp> + '_ {
         self.config.schedule.fires_after(self.start)
     }
 
@@ -158,7 +158,7 @@ impl Scenario {
     }
 
     /// The id of the execution that is due then.
-    pub(super) fn id(&self, due: Timestamp) -> ExecutionId {
+    pub(crate) fn id(&self, due: Timestamp) -> ExecutionId {
         if self.config.schedule.is_finer_than_minutes() {
             ExecutionId::of_second(due)
         } else {
@@ -167,12 +167,12 @@ impl Scenario {
     }
 
     /// Series of each node and execution: one of each gauge, `processing` and `duration`.
-    pub(super) fn series_per_node(&self) -> usize {
+    pub(crate) fn series_per_node(&self) -> usize {
         self.config.metrics.gauges.len() + 2
     }
 
     /// Creates the controller's namespace, ConfigMap and Service.
-    pub(super) fn create_objects(&self, api: &ApiServer) {
+    pub(crate) fn create_objects(&self, api: &ApiServer) {
         let now = api.now();
         let create = |target: Target<'_>, object: serde_json::Value| {
             api.with_state(|state| state.create(now, target, object, WriteOptions::default()))
@@ -202,7 +202,7 @@ impl Scenario {
 }
 
 /// From one time to a later one.
-pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
+pub(crate) fn between(from: Timestamp, to: Timestamp) -> Duration {
     to.duration_since(from).try_into().unwrap_or_default()
 }
 

@@ -96,12 +96,12 @@ impl Execution {
                 if let Some(node) = self.nodes.get_mut(index)
                     && node.state == NodeState::Running
                 {
-                    let started = now.at(time);
                     let attempt = node.attempts;
-                    node.started = Some(started);
+                    node.started = Some(now.at(time));
                     node.newest_uid = Some(uid.clone());
                     node.advance(Progress::Exists { uid });
-                    let due = started.monotonic.after(self.limits.pod_start_deadline);
+                    // The time is of another machine's clock: a deadline counts from what this one has seen.
+                    let due = now.monotonic.after(self.limits.pod_start_deadline);
                     self.set_alarm(due, index, Alarm::Start { attempt });
                 }
             }
@@ -172,6 +172,7 @@ impl Execution {
         node.reason = ended.reason;
         node.message = ended.message;
         node.attempts = ended.attempts;
+        node.samples = ended.samples;
         node.started = ended.start_time.map(|time| now.at(time));
         node.ended = ended.end_time.map(|time| now.at(time));
         node.advance(Progress::Idle);
@@ -203,32 +204,51 @@ impl Execution {
             key(one).cmp(&key(other))
         });
         let mut newest: BTreeMap<usize, PodView> = BTreeMap::new();
+        let mut older = Vec::new();
         for pod in pods {
             if let Some(&index) = self.index_by_node.get(&pod.node)
                 && is_ours(&self.owner, &self.id, &pod.node, &pod)
             {
-                newest.insert(index, pod);
+                older.extend(newest.insert(index, pod).map(|older| (index, older)));
             }
         }
         let mut present = BTreeSet::new();
         for (index, pod) in newest {
             if self.nodes[index].state == NodeState::Waiting {
                 let attempt = self.attempt_of(index, &pod.name);
-                if attempt <= self.nodes[index].attempts {
-                    // How that one ended is known, and another follows.
-                    continue;
+                // That of an attempt which is known to have ended tells nothing new.
+                if attempt > self.nodes[index].attempts {
+                    self.replay_creating(index, attempt, pod.name.clone());
                 }
-                self.replay_creating(index, attempt, pod.name.clone());
             }
             let node = &mut self.nodes[index];
             if node.state != NodeState::Running || node.pod_name != pod.name {
+                older.push((index, pod));
                 continue;
             }
             node.is_doubtful = false;
             present.insert(index);
             self.pod_exists(now, index, &pod, effects);
         }
+        for (index, pod) in older {
+            self.take_up_ended_pod(index, pod, effects);
+        }
         present
+    }
+
+    /// The pod of an attempt that is over still exists: it counts for `endedPods`.
+    fn take_up_ended_pod(&mut self, index: usize, pod: PodView, effects: &mut Vec<Effect>) {
+        if pod_phase::end_of(&pod).is_none() {
+            return;
+        }
+        self.keep_ended(index, &pod);
+        let has_logs = |name: &String| name.contains("-container-");
+        if self.nodes[index].reports.iter().any(has_logs) {
+            self.pod_settled(&pod.uid);
+        } else {
+            let pod = Box::new(pod);
+            effects.push(Effect::PodEnded { index, pod });
+        }
     }
 
     /// Which attempt on the node has a pod of that name; the first where none that is allowed has.
@@ -258,9 +278,23 @@ impl Execution {
             };
             if is_gone {
                 self.end_with_pod(now, index, pod_phase::gone(), effects);
+            } else if self.pool.taken() > self.pool.size().get() as usize {
+                self.wait_again(now, index, effects);
             } else {
                 self.create(index, 1, effects);
             }
+        }
+    }
+
+    /// The journal may tell of more creates than there are slots: that one of them was refused, and its slot given to another,
+    /// was not written any more.
+    fn wait_again(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
+        self.nodes[index].take_attempt_back();
+        self.pool.release(&SlotHolder::Node(index));
+        self.set_state(index, NodeState::Waiting);
+        match self.stopped.clone() {
+            None => self.again.push_back(index),
+            Some(cause) => self.give_up_waiting(now, index, cause, effects),
         }
     }
 }

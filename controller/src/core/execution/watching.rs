@@ -142,7 +142,10 @@ impl Execution {
             {
                 self.pod_exists(now, index, &pod, effects);
             }
-            (Progress::Settling { tries, .. }, Err(error)) if error.kind.is_transient() => {
+            // One that is refused says nothing of the pod either.
+            (Progress::Settling { tries, .. }, Err(error))
+                if error.kind != ClusterErrorKind::NotFound =>
+            {
                 let pause = backoff(error.kind, tries, &node.names.node);
                 self.repeat_call_at(now.monotonic.after(pause), index);
             }

@@ -1,6 +1,7 @@
 //! One pod on its way to the cluster: rendered, created, and told apart from another of its name.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +14,7 @@ use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
 use crate::core::journal::Entry;
 use crate::ports::clock::Clock as _;
 use crate::ports::cluster::Cluster as _;
-use crate::ports::error::ClusterErrorKind;
+use crate::ports::error::{ClusterError, ClusterErrorKind};
 use crate::ports::report_store::ReportStore;
 use crate::runtime::api_calls::ApiCalls;
 use crate::runtime::journal::Journal;
@@ -34,6 +35,8 @@ pub(super) struct Creation<R> {
     pub(super) settings: Arc<Settings>,
     pub(super) template: PodTemplate,
     pub(super) journal: Journal<R>,
+    /// Until the node's end is decided: its slot may be another's then.
+    pub(super) is_wanted: Arc<AtomicBool>,
 }
 
 impl<R: ReportStore> Creation<R> {
@@ -53,6 +56,13 @@ impl<R: ReportStore> Creation<R> {
         let (index, attempt) = (self.index, self.attempt);
         let pod = self.render().map_err(CreateError::Template)?;
         self.note(&api).await;
+        if !self.is_wanted.load(Ordering::Relaxed) {
+            let given_up = ClusterError::new(
+                ClusterErrorKind::Refused,
+                "not sent: the node's end was decided before",
+            );
+            return Err(CreateError::Cluster(given_up));
+        }
         match api.write("create_pod", api.cluster().create_pod(pod)).await {
             Ok(pod) => Ok(execution::Event::Created {
                 index,

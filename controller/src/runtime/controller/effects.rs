@@ -1,6 +1,7 @@
 //! What an execution asks for, carried out: calls as tasks whose answers come back as events, and what people see of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, info};
 
@@ -92,6 +93,7 @@ impl<P: Ports> Controller<P> {
             );
             return;
         }
+        let is_wanted = Arc::new(AtomicBool::new(true));
         let creation = Creation {
             index,
             attempt,
@@ -102,7 +104,11 @@ impl<P: Ports> Controller<P> {
             settings: Arc::clone(&current.settings),
             template: current.template.clone(),
             journal: current.journal.clone(),
+            is_wanted: Arc::clone(&is_wanted),
         };
+        if let Some(current) = &mut self.current {
+            current.creations.insert(index, is_wanted);
+        }
         // Before the create is sent: the pod may call back before its create is answered.
         self.admission.admit(&creation.execution, &creation.node);
         let api = self.api.clone();
@@ -129,8 +135,9 @@ impl<P: Ports> Controller<P> {
         let id = current.execution.id().clone();
         let reports = self.api.ports.reports().clone();
         let limit = current.settings.config.callback_body_limit.result_bytes;
+        let clock = self.api.ports.clock().clone();
         self.spawn(async move {
-            let found = stored_result::find(&reports, &id, &node, limit).await;
+            let found = stored_result::find(&reports, &clock, &id, &node, limit).await;
             Some(Event::LookedForResult {
                 execution: id,
                 node,
@@ -175,7 +182,12 @@ impl<P: Ports> Controller<P> {
     }
 
     fn node_ended(&mut self, index: usize) {
-        let Some(current) = &self.current else { return };
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        if let Some(is_wanted) = current.creations.remove(&index) {
+            is_wanted.store(false, Ordering::Relaxed);
+        }
         let node = &current.execution.nodes()[index];
         if let Some(end) = node.journal_end(index) {
             self.journal_writes.push(Entry::Ended(end));

@@ -51,7 +51,10 @@ impl<P: Ports> Controller<P> {
         self.next = record.next;
         let config = &self.settings.config;
         self.schedule.next = config.schedule.next_after(last);
-        let may_start = matches!(recovered.in_progress, InProgress::Nothing);
+        let may_start = matches!(
+            recovered.in_progress,
+            InProgress::Nothing | InProgress::Ended(_)
+        );
         self.schedule.startup = (config.run_on_startup && self.may_run_on_startup && may_start)
             .then(|| now.monotonic.after(config.startup_delay));
         self.metrics.own().next_schedule(self.schedule.next);
@@ -62,6 +65,10 @@ impl<P: Ports> Controller<P> {
         );
         match recovered.in_progress {
             InProgress::Nothing => self.unheard.clear(),
+            InProgress::Ended(id) => {
+                self.unheard.clear();
+                self.close_in_record(id);
+            }
             InProgress::Claimed(claim) => self.prepare(Ask::Found(claim)),
             InProgress::Journaled(journaled) => {
                 self.in_progress = record.in_progress;
@@ -76,7 +83,13 @@ impl<P: Ports> Controller<P> {
         self.watch_config_map();
         let reports = self.api.ports.reports().clone();
         let limit = self.settings.config.callback_body_limit.result_bytes;
-        let restore = history::restore(reports, recovered.kept, limit, self.events_sender.clone());
+        let restore = history::restore(
+            reports,
+            self.api.ports.clock().clone(),
+            recovered.kept,
+            limit,
+            self.events_sender.clone(),
+        );
         self.spawn(async move {
             restore.await;
             None
@@ -139,15 +152,12 @@ impl<P: Ports> Controller<P> {
         node: &str,
         results: &Results,
     ) {
-        let is_current = self.is_current(id);
-        if !is_current && !self.kept.contains(id) {
+        if !self.is_current(id) && !self.kept.contains(id) {
             return;
         }
         self.metrics.result_restored(id, node, results);
-        if is_current {
-            let stored = of_result(node, report_name::result_name(node), results);
-            self.step(now, stored);
-        }
+        let stored = of_result(node, report_name::result_name(node), results);
+        self.tell(now, id, stored);
     }
 
     /// Writes what nothing waits for, one write at a time.
@@ -184,7 +194,12 @@ impl<P: Ports> Controller<P> {
         }
         self.closing = None;
         self.release_deletions();
-        let (state, id) = (self.state.clone(), id.clone());
+        self.close_in_record(id.clone());
+    }
+
+    /// The execution is no longer in progress.
+    fn close_in_record(&mut self, id: ExecutionId) {
+        let state = self.state.clone();
         self.spawn(async move {
             let closed = state.update(|record| {
                 record.close(&id);

@@ -1,0 +1,227 @@
+//! The swarm: replicas of the production controller as processes on a simulated cluster, in virtual time, while everything breaks;
+//! then everything heals, and they must come right within a computed time.
+//!
+//! A seed draws sizes and faults (`options`). While faults happen every invariant is checked after every event (`record`). Then all
+//! of them end: what is in progress must end, one of the next executions that are due must begin and end as its pods do, and nothing
+//! may be left (`ending`). Everything that decides comes from the seed: two runs of it have the same event log, line by line.
+
+mod disturbance;
+mod ending;
+mod happening;
+mod life;
+mod options;
+mod ports;
+mod record;
+mod site;
+mod standing;
+mod summaries;
+mod volume;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controller::ports::clock::Clock as _;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use self::disturbance::Disturbances;
+pub use self::disturbance::{Disturbance, Timeline};
+use self::options::PERIOD;
+pub use self::options::{AnyKind, Overrides, SwarmOptions};
+use self::record::{Observed, Record};
+use self::site::{Ground, Service, Site, new_volume};
+use crate::apiserver::{ApiServer, expire_events};
+use crate::callback::Persistence;
+use crate::checker::{Peaks, Violation};
+use crate::clock::SimClock;
+use crate::cluster::SimCluster;
+use crate::event_log::EventLog;
+use crate::faults::{Count, Faults};
+use crate::faulty_cluster::FaultyCluster;
+use crate::fleet::{Fleet, FleetOptions, Irregularities, create_nodes};
+use crate::node::NodeShape;
+use crate::rng::Seed;
+use crate::state::{self, State};
+use crate::world::{Failure, NAMESPACE};
+
+/// What a run of the swarm came to.
+#[derive(Debug, Clone)]
+pub struct SwarmOutcome {
+    /// What became of each kind of fault.
+    pub counts: BTreeMap<AnyKind, Count>,
+    /// Lines of the event log.
+    pub events: u64,
+    /// Its digest.
+    pub digest: String,
+    /// The most job pods at once.
+    pub peaks: Peaks,
+    /// How often the leader changed.
+    pub epochs: u64,
+    /// Virtual time.
+    pub virtual_time: Duration,
+}
+
+/// Runs a seed to its end. Each line of the event log goes to `echo` as well.
+///
+/// # Errors
+/// The first invariant that does not hold, or what did not come right in time.
+///
+/// # Panics
+/// Where the runtime cannot be built.
+pub fn simulate(
+    options: &SwarmOptions,
+    echo: Option<Box<dyn Write + Send>>,
+) -> Result<SwarmOutcome, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing of the machine");
+    let log = echo.map_or_else(EventLog::default, EventLog::echoing);
+    runtime.block_on(async {
+        let swarm = Swarm::new(options.clone(), log);
+        let record = swarm.site.record.clone();
+        swarm.run().await.map_err(|violation| Failure {
+            violation,
+            timeline: record.timeline(),
+        })
+    })
+}
+
+struct Swarm {
+    site: Arc<Site>,
+    begin: Instant,
+    /// When everything heals.
+    healing: Instant,
+    running: JoinSet<()>,
+}
+
+impl Swarm {
+    fn new(options: SwarmOptions, log: EventLog) -> Self {
+        let seed = Seed::of_run(options.seed);
+        let (begin, scenario) = (Instant::now(), options.scenario());
+        let clock = SimClock::starting_at(scenario.start);
+        let state = State::new(&state::Options {
+            seed: options.seed,
+            now: clock.wall(),
+            ..state::Options::default()
+        });
+        let api = ApiServer::new(state, clock.of_api_server());
+        let shape = NodeShape {
+            images: 0,
+            ..NodeShape::default()
+        };
+        create_nodes(&api, options.nodes, &shape).expect("an empty cluster takes the nodes");
+        scenario.create_objects(&api);
+        let faults = Faults::new(options.faults.clone(), seed);
+        let disturbances = Disturbances::of(&options.timeline);
+        let volume = options
+            .has_shared_volume
+            .then(|| new_volume(0, &clock, &options, &disturbances));
+        let cluster = SimCluster::new(api.clone(), NAMESPACE, &scenario.config.name);
+        let cluster = FaultyCluster::new(cluster, faults.clone());
+        let observed = Observed {
+            api: api.clone(),
+            clock: clock.clone(),
+            config: scenario.config.clone(),
+            pool: options.pool,
+            volume: volume.clone(),
+            late_pods: cluster.late_pods(),
+            disturbances: disturbances.clone(),
+            faults: faults.clone(),
+            clients: (0..options.replicas as usize).map(site::client).collect(),
+        };
+        let record = Record::new(observed, log);
+        // Faults end well before the last of the executions would be overtaken by the next.
+        let window = PERIOD * options.executions;
+        let due = options
+            .timeline
+            .within(seed, (Duration::from_secs(5), window));
+        let fleet_options = FleetOptions {
+            nodes: options.nodes_max(),
+            lifecycle: options.lifecycle(),
+            irregularities: Irregularities {
+                outages: happening::outages(&due, options.nodes),
+                ..Irregularities::default()
+            },
+            persistence: Persistence::Repeat,
+            seed,
+        };
+        record.note(format_args!("{options}"));
+        let site = Site::new(Ground {
+            options,
+            scenario,
+            api: api.clone(),
+            clock,
+            cluster,
+            faults,
+            record: record.clone(),
+            disturbances,
+            volume,
+        });
+        site.skew_clocks();
+        let mut running = JoinSet::new();
+        // The record first: of what happens at one moment it hears before anybody acts on it.
+        running.spawn(record.follow(api.clone()));
+        running.spawn(expire_events(api.clone()));
+        running.spawn(Fleet::new(api, Service(Arc::clone(&site)), fleet_options).run());
+        for slot in 0..site.place_count() {
+            running.spawn(Arc::clone(&site).run_place(slot));
+        }
+        tokio::spawn(Arc::clone(&site).disturb(begin, due));
+        Self {
+            site,
+            begin,
+            healing: begin + window + Duration::from_mins(3),
+            running,
+        }
+    }
+
+    async fn run(mut self) -> Result<SwarmOutcome, Violation> {
+        self.wait_until(self.healing).await?;
+        self.heal().await?;
+        self.come_right().await?;
+        let site = &self.site;
+        site.disturbances.converged();
+        for slot in 0..site.place_count() {
+            site.faults.converged(&site::client(slot));
+        }
+        let (events, digest) = site.record.digest();
+        Ok(SwarmOutcome {
+            counts: self.counts(),
+            events,
+            digest,
+            peaks: site.record.peaks(),
+            epochs: site.record.state().epoch,
+            virtual_time: self.begin.elapsed(),
+        })
+    }
+
+    fn counts(&self) -> BTreeMap<AnyKind, Count> {
+        let tally = self.site.faults.tally();
+        let disturbances = self.site.disturbances.counts();
+        let count = |kind: AnyKind| match kind {
+            AnyKind::Fault(kind) => tally.count(kind),
+            AnyKind::Disturbance(kind) => disturbances.get(&kind).copied().unwrap_or_default(),
+        };
+        AnyKind::all().map(|kind| (kind, count(kind))).collect()
+    }
+
+    /// Lets the run go on until then, or until something is wrong.
+    async fn wait_until(&mut self, then: Instant) -> Result<(), Violation> {
+        tokio::select! {
+            biased;
+            () = self.site.record.alarm() => {}
+            Some(ended) = self.running.join_next() => {
+                return Err(format!("a part of the swarm ended: {ended:?}"));
+            }
+            () = sleep_until(then) => {}
+        }
+        match self.site.record.violation() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+}

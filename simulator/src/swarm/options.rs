@@ -1,0 +1,312 @@
+//! What a run of the swarm is made of, drawn from its seed: sizes, durations and which faults are on.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::disturbance::{Disturbance, Timeline};
+use crate::faults::{Kind, Plan};
+use crate::kubelet::{Lifecycle, Stage, Step};
+use crate::rng::{Seed, Stream};
+use crate::world::Scenario;
+
+/// Time between two executions that are due.
+pub(super) const PERIOD: Duration = Duration::from_mins(20);
+
+/// A pool full of the slowest pods brings an execution to its end within this time, where nothing fails.
+const ROUNDS_TIME_MAX_MS: u64 = 8 * 60 * 1000;
+
+/// What a run is made of. The same options give the same run.
+#[derive(Debug, Clone)]
+pub struct SwarmOptions {
+    /// Where everything random comes from.
+    pub seed: u64,
+    /// Replicas of the controller.
+    pub replicas: u32,
+    /// Nodes there are at the begin.
+    pub nodes: u32,
+    /// Slots of the pool.
+    pub pool: NonZeroU32,
+    /// How long pods live, in milliseconds.
+    pub pod_ms: (u64, u64),
+    /// Share of the pods that fail.
+    pub failure_share: f64,
+    /// Further attempts on a node whose pod failed.
+    pub retries: u32,
+    /// Ended pods that are kept.
+    pub ended_pods: u32,
+    /// Executions that are due while faults happen.
+    pub executions: u32,
+    /// Whether the replicas share a volume.
+    pub has_shared_volume: bool,
+    /// What an access to the volume takes.
+    pub disk_latency: Duration,
+    /// What breaks between the replicas and the API server.
+    pub faults: Plan,
+    /// What else happens.
+    pub timeline: Timeline,
+}
+
+/// What a command line says instead of the seed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct Overrides {
+    /// Replicas, instead of 1 to 3
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub replicas: Option<u32>,
+
+    /// Nodes, instead of 5 to 200
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    pub nodes: Option<u32>,
+
+    /// Executions that are due while faults happen, instead of 1 to 3
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub executions: Option<u32>,
+
+    /// Only these kinds of fault, of those that the seed has
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub only: Vec<AnyKind>,
+
+    /// Without these kinds of fault
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub without: Vec<AnyKind>,
+}
+
+/// A kind of fault, wherever it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AnyKind {
+    /// Between a replica and the API server.
+    Fault(Kind),
+    /// To processes, volumes, clocks and nodes.
+    Disturbance(Disturbance),
+}
+
+impl AnyKind {
+    /// Every kind that a sweep has.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let faults = Kind::ALL.iter().filter(|kind| kind.is_in_process());
+        let disturbances = Disturbance::ALL.iter();
+        (faults.map(|kind| Self::Fault(*kind)))
+            .chain(disturbances.map(|kind| Self::Disturbance(*kind)))
+    }
+
+    /// Its name in options and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fault(kind) => kind.name(),
+            Self::Disturbance(kind) => kind.name(),
+        }
+    }
+
+    /// Its row in the harness's catalogue.
+    #[must_use]
+    pub fn row(self) -> u8 {
+        match self {
+            Self::Fault(kind) => kind.row(),
+            Self::Disturbance(kind) => kind.row(),
+        }
+    }
+}
+
+impl std::str::FromStr for AnyKind {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::all().find(|kind| kind.name() == name);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = Self::all().map(Self::name).collect();
+            format!("there are {}", names.join(", "))
+        })
+    }
+}
+
+impl fmt::Display for AnyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// As a command line takes them.
+impl fmt::Display for Overrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers = [
+            ("replicas", self.replicas),
+            ("nodes", self.nodes),
+            ("executions", self.executions),
+        ];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                write!(f, " --{name} {number}")?;
+            }
+        }
+        for (name, kinds) in [("only", &self.only), ("without", &self.without)] {
+            if !kinds.is_empty() {
+                let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+                write!(f, " --{name} {}", kinds.join(","))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number between these of which small ones are likelier.
+fn uneven(stream: &mut Stream, low: u32, high: u32) -> u32 {
+    let width = f64::from(high - low);
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between two small numbers"
+    )]
+    let above = (width * stream.unit().powi(2)).round() as u32;
+    low + above
+}
+
+impl SwarmOptions {
+    /// What a seed is, but for what the command line says.
+    #[must_use]
+    pub fn drawn(seed: u64, overrides: &Overrides) -> Self {
+        let of_run = Seed::of_run(seed).child("swarm");
+        let mut stream = of_run.stream("sizes");
+        let replicas = uneven(&mut stream, 0, 2);
+        let nodes = uneven(&mut stream, 5, 200);
+        let rounds = uneven(&mut stream, 1, 12);
+        let longest_ms =
+            stream.between(2_000, (ROUNDS_TIME_MAX_MS / u64::from(rounds)).min(120_000));
+        let shortest_ms = stream.between(1_000, longest_ms);
+        let is_steady = stream.between(0, 2) == 0;
+        let failure_share = if stream.between(0, 1) == 0 {
+            0.0
+        } else {
+            stream.unit() * 0.3
+        };
+        let ended_pods = if stream.between(0, 2) == 0 {
+            uneven(&mut stream, 0, 20)
+        } else {
+            1_000
+        };
+        let retries = uneven(&mut stream, 0, 2);
+        let executions = uneven(&mut stream, 1, 3);
+        // Several replicas need one that they share.
+        let has_shared_volume = stream.between(0, 3) > 0 || 3 - replicas > 1;
+        let disk_latency = Duration::from_millis(stream.between(0, 20));
+        let nodes = overrides.nodes.unwrap_or(nodes);
+        let mut options = Self {
+            seed,
+            // Three more often than two: the first of the list is drawn most often.
+            replicas: overrides.replicas.unwrap_or(3 - replicas),
+            nodes,
+            pool: NonZeroU32::new(nodes.div_ceil(rounds)).unwrap_or(NonZeroU32::MIN),
+            pod_ms: (if is_steady { longest_ms } else { shortest_ms }, longest_ms),
+            failure_share,
+            retries,
+            ended_pods,
+            executions: overrides.executions.unwrap_or(executions),
+            has_shared_volume,
+            disk_latency,
+            faults: Plan::drawn(of_run).in_process(),
+            timeline: Timeline::drawn(of_run),
+        };
+        options.keep(overrides);
+        options
+    }
+
+    fn keep(&mut self, overrides: &Overrides) {
+        let is_kept = |kind: AnyKind| {
+            let is_named = overrides.only.is_empty() || overrides.only.contains(&kind);
+            is_named && !overrides.without.contains(&kind)
+        };
+        self.faults.retain(|kind| is_kept(AnyKind::Fault(kind)));
+        self.timeline
+            .retain(|kind| is_kept(AnyKind::Disturbance(kind)));
+    }
+
+    /// Nodes there may be in the end: some join.
+    pub(super) fn nodes_max(&self) -> u32 {
+        self.nodes + self.nodes / 2 + 10
+    }
+
+    /// What the replicas are told.
+    pub(super) fn scenario(&self) -> Scenario {
+        let config = format!(
+            "name: sim\ncronExpression: '*/20 * * * *'\npodPoolSize: {}\nreportHistory: 3\n\
+             callbackServiceName: sim\nretries: {}\nendedPods: {}\npodStartDeadline: 2m\n\
+             podRunDeadline: 5m\nnodeLostTimeout: 1m\nmetrics:\n  gauges:\n    \
+             usage: {{help: Share of a mount that is in use., labels: [mount]}}\n    \
+             checks: {{help: Checks that were made., labels: []}}\n",
+            self.pool, self.retries, self.ended_pods
+        );
+        let read = Scenario::new(Some(&config), None);
+        read.expect("the configuration of the swarm is valid").0
+    }
+
+    /// How the pods live.
+    pub(super) fn lifecycle(&self) -> Lifecycle {
+        let (least, most) = (
+            Duration::from_millis(self.pod_ms.0),
+            Duration::from_millis(self.pod_ms.1),
+        );
+        let lifecycle = Lifecycle::spread(least, most, self.failure_share);
+        let odd = |kind, from, to| {
+            self.timeline.enables(kind).then_some(Stage {
+                from,
+                delay_ms_min: self.pod_ms.0 / 2,
+                delay_ms_max: self.pod_ms.0 / 2,
+                weight: 1,
+                to,
+            })
+        };
+        let never = Disturbance::PodNeverStarts;
+        let stages = [
+            odd(never, Step::Creating, Step::ImagePullBackOff),
+            odd(never, Step::Creating, Step::InvalidImageName),
+            odd(never, Step::Accepted, Step::OutOfPods),
+            odd(Disturbance::PodEvicted, Step::Running, Step::Evicted),
+            odd(Disturbance::PodHangs, Step::Running, Step::Hanging),
+        ];
+        lifecycle.with_rare(stages.into_iter().flatten())
+    }
+
+    /// Within this time an execution ends once nothing fails any more.
+    pub(super) fn bound(&self, nodes: u32) -> Duration {
+        let rounds = nodes.div_ceil(self.pool.get()) * (self.retries + 1);
+        // A pod that hangs holds its slot for the run deadline and the time it has to stop; posts are repeated for a minute each.
+        let odd = Duration::from_mins(10);
+        let longest = Duration::from_millis(self.pod_ms.1) + Duration::from_secs(1);
+        let hangs = if self.timeline.enables(Disturbance::PodHangs)
+            || self.timeline.enables(Disturbance::PodNeverStarts)
+        {
+            odd * rounds
+        } else {
+            odd
+        };
+        longest * rounds + hangs
+    }
+}
+
+impl fmt::Display for SwarmOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {}: {} replicas with {}, {} nodes, pool {}, pods of {}..{} s of which {:.0} % fail, {} retries, {} ended \
+             pods kept, {} executions, a disk of {} ms; {}; {}",
+            self.seed,
+            self.replicas,
+            if self.has_shared_volume {
+                "a volume"
+            } else {
+                "a volume each"
+            },
+            self.nodes,
+            self.pool,
+            Duration::from_millis(self.pod_ms.0).as_secs_f64(),
+            Duration::from_millis(self.pod_ms.1).as_secs_f64(),
+            self.failure_share * 100.0,
+            self.retries,
+            self.ended_pods,
+            self.executions,
+            self.disk_latency.as_millis(),
+            self.timeline,
+            self.faults.kinds(),
+        )
+    }
+}

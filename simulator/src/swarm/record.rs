@@ -1,0 +1,694 @@
+//! The record of a swarm's run: everything that happens, told to the event log and checked before the run goes on.
+//!
+//! What is checked from outside, whatever breaks: `checker`'s invariants on the pods; only who holds the Lease creates and deletes;
+//! what a job pod was told is stored stays stored; a journal has one writer; the state record only goes forward; an execution is
+//! closed once its summary tells how it ended (`summaries`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use controller::config::Config;
+use controller::core::ids::ExecutionId;
+use controller::core::journal::{epoch_of, file_name};
+use controller::core::lease::lease_name;
+use controller::core::names;
+use controller::core::record::StateRecord;
+use controller::core::state::Reason;
+use controller::core::summary::{self, ExecutionSummary, NodeSummary};
+use controller::core::views::PodPhase;
+use controller::ports::clock::{Clock as _, Monotonic};
+use controller::ports::cluster::STATE_KEY;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::disturbance::{Disturbance, Disturbances, Sign};
+use super::ports::Who;
+use super::standing::{Nodes, Standing};
+use super::summaries::{self, Facts};
+use super::volume::Volume;
+use crate::apiserver::ApiServer;
+use crate::callback::Attempt;
+use crate::checker::{Checker, JobPod, Peaks, Violation};
+use crate::clock::SimClock;
+use crate::event_log::EventLog;
+use crate::faults::{Faults, refusal_in};
+use crate::faulty_cluster::LatePods;
+use crate::job::{EXECUTION_LABEL, FILE_NAME, Post, PostKind};
+use crate::state::{Row, Selector, Stored, Target, WatchCursor, WatchEvent, WatchFrom, resource};
+use crate::world::NAMESPACE;
+
+/// Events taken from a watch under one lock of the state.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// What is recorded against.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) api: ApiServer,
+    pub(super) clock: SimClock,
+    pub(super) config: Config,
+    pub(super) pool: NonZeroU32,
+    /// The volume that the replicas share; none where each has its own.
+    pub(super) volume: Option<Volume>,
+    pub(super) late_pods: LatePods,
+    pub(super) disturbances: Disturbances,
+    pub(super) faults: Faults,
+    /// How the faults call the replicas.
+    pub(super) clients: Vec<String>,
+}
+
+impl Observed {
+    /// A node whose pod a fault refused: the message shows that a replica took notice.
+    fn refused(&self, node: &NodeSummary) {
+        let refused = Some(&node.message).filter(|_| node.reason == Some(Reason::Refused));
+        if let Some(kind) = refused.and_then(|message| refusal_in(message)) {
+            for client in &self.clients {
+                self.faults.told(client, kind);
+            }
+        }
+    }
+}
+
+/// The record. Clones are the same one.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    book: Arc<Mutex<Book>>,
+    alarm: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Book {
+    observed: Observed,
+    log: EventLog,
+    checker: Checker,
+    nodes: Nodes,
+    standing: BTreeMap<Arc<str>, Standing>,
+    facts: BTreeMap<ExecutionId, Facts>,
+    /// Who last sent the create of a pod.
+    creators: BTreeMap<String, Arc<str>>,
+    /// Pods whose deletion a replica asked for.
+    asked: BTreeSet<String>,
+    asked_all: BTreeSet<ExecutionId>,
+    holder: String,
+    /// Until when the Lease may not say who leads: somebody else wrote it.
+    tampered_until: Instant,
+    state: StateRecord,
+    /// When the execution in progress was claimed: its nodes were listed after that.
+    claimed: Instant,
+    /// Which process writes a journal.
+    journals: BTreeMap<(ExecutionId, String), u64>,
+    /// What job pods sent, by stored name.
+    sent: BTreeMap<(ExecutionId, String), Vec<Bytes>>,
+    /// What they were told is stored, on which volume.
+    acknowledged: BTreeMap<(u64, ExecutionId), BTreeSet<String>>,
+    violation: Option<Violation>,
+}
+
+/// The watches of the record, in the order in which they are taken.
+const WATCHED: [&Row; 4] = [
+    &resource::NODES,
+    &resource::PODS,
+    &resource::LEASES,
+    &resource::CONFIG_MAPS,
+];
+
+impl Record {
+    pub(super) fn new(observed: Observed, log: EventLog) -> Self {
+        let book = Book {
+            checker: Checker::new(observed.pool),
+            observed,
+            log,
+            nodes: Nodes::default(),
+            standing: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            creators: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            asked_all: BTreeSet::new(),
+            holder: String::new(),
+            tampered_until: Instant::now(),
+            state: StateRecord::default(),
+            claimed: Instant::now(),
+            journals: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            acknowledged: BTreeMap::new(),
+            violation: None,
+        };
+        Self {
+            book: Arc::new(Mutex::new(book)),
+            alarm: Arc::default(),
+        }
+    }
+
+    /// Returns when an invariant was broken. Cancel safe.
+    pub(super) async fn alarm(&self) {
+        self.alarm.notified().await;
+    }
+
+    /// The first invariant that was broken.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.book().violation.clone()
+    }
+
+    pub(super) fn peaks(&self) -> Peaks {
+        self.book().checker.peaks()
+    }
+
+    pub(super) fn digest(&self) -> (u64, String) {
+        let book = self.book();
+        (book.log.lines(), book.log.digest())
+    }
+
+    pub(super) fn timeline(&self) -> Vec<String> {
+        self.book().log.tail().map(str::to_owned).collect()
+    }
+
+    /// The state record as it was last written.
+    pub(super) fn state(&self) -> StateRecord {
+        self.book().state.clone()
+    }
+
+    /// The holder identity in the Lease.
+    pub(super) fn holder(&self) -> String {
+        self.book().holder.clone()
+    }
+
+    /// What the pods of an execution did.
+    pub(super) fn facts(&self, id: &ExecutionId) -> Option<Facts> {
+        self.book().facts.get(id).cloned()
+    }
+
+    /// Notes a line.
+    pub(super) fn note(&self, what: fmt::Arguments<'_>) {
+        self.write(|book| book.append(what));
+    }
+
+    /// Something is wrong.
+    pub(super) fn blame(&self, violation: Violation) {
+        self.write(|book| book.blame(Err(violation)));
+    }
+
+    /// Somebody who is no replica writes the Lease.
+    pub(super) fn tampered(&self) {
+        self.write(|book| {
+            let lease = book.observed.config.leader_election.lease_duration;
+            book.tampered_until = Instant::now() + lease;
+        });
+    }
+
+    /// Tells the record of every change, until dropped.
+    pub(super) async fn follow(self, api: ApiServer) {
+        let mut changes = api.subscribe();
+        let begin = |row: &'static Row| {
+            let namespace = row.namespaced.then_some(NAMESPACE);
+            api.read(|state| state.watch(row, namespace, Selector::default(), WatchFrom::Now))
+        };
+        let mut cursors: [WatchCursor; 4] = WATCHED.map(begin);
+        self.write(|book| {
+            let nodes = api.read(|state| state.iter(&resource::NODES, None).cloned().collect());
+            let nodes: Vec<Arc<Stored>> = nodes;
+            for node in &nodes {
+                book.nodes.stored(node);
+            }
+        });
+        loop {
+            let mut is_quiet = true;
+            for (row, cursor) in WATCHED.iter().zip(&mut cursors) {
+                let events = api.read(|state| state.poll(cursor, EVENTS_AT_ONCE));
+                is_quiet &= events.is_empty();
+                self.write(|book| events.iter().for_each(|event| book.changed(row, event)));
+            }
+            if is_quiet && changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, entry: impl FnOnce(&mut Book)) {
+        let mut book = self.book();
+        entry(&mut book);
+        if book.violation.is_some() {
+            self.alarm.notify_one();
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What processes do.
+impl Record {
+    /// A process sends the create of a pod.
+    pub(super) fn creates(&self, who: &Who, pod: &str) {
+        self.write(|book| {
+            book.creators
+                .insert(pod.to_owned(), Arc::clone(&who.identity));
+            let held = book.invariant_only_the_holder_acts(&who.identity, "creates", pod);
+            book.blame(held);
+        });
+    }
+
+    /// A process sends the deletion of a pod.
+    pub(super) fn deletes(&self, who: &Who, pod: &str, uid: &str) {
+        self.write(|book| {
+            book.append(format_args!("{} deletes pod {pod}", who.identity));
+            book.asked.insert(uid.to_owned());
+            book.note_deadline(uid);
+            let held = book.invariant_only_the_holder_acts(&who.identity, "deletes", pod);
+            book.blame(held);
+        });
+    }
+
+    /// A process sends the deletion of an execution's pods.
+    pub(super) fn deletes_all(&self, who: &Who, execution: &ExecutionId) {
+        self.write(|book| {
+            book.append(format_args!(
+                "{} deletes the pods of {execution}",
+                who.identity
+            ));
+            book.asked_all.insert(execution.clone());
+            let held = book.invariant_only_the_holder_acts(
+                &who.identity,
+                "deletes pods of",
+                execution.as_str(),
+            );
+            book.blame(held);
+        });
+    }
+
+    /// A process appends to a file of its own.
+    pub(super) fn appends(&self, who: &Who, execution: &ExecutionId, file: &str, bytes: &[u8]) {
+        self.write(|book| {
+            let key = (execution.clone(), file.to_owned());
+            let writer = *book.journals.entry(key).or_insert(who.number);
+            if writer != who.number {
+                book.blame(Err(format!(
+                    "process {} appends to {file} of {execution}, which process {writer} began",
+                    who.number
+                )));
+            }
+            if epoch_of(file).is_none() {
+                book.blame(Err(format!("{file} is appended to, and is no journal")));
+            }
+            let lines = bytes.split(|byte| *byte == b'\n');
+            let lines = lines.filter(|line| !line.is_empty()).count();
+            book.append(format_args!(
+                "{} writes {lines} lines to {file} of {execution}",
+                who.identity
+            ));
+        });
+    }
+
+    /// A process stores a report or a summary.
+    pub(super) fn puts(&self, who: &Who, execution: &ExecutionId, name: &str, bytes: &[u8]) {
+        if name != summary::FILE_NAME {
+            return;
+        }
+        let Ok(summary) = serde_json::from_slice::<ExecutionSummary>(bytes) else {
+            return self.blame(format!("{} writes a summary that is none", who.identity));
+        };
+        self.write(|book| {
+            book.append(format_args!(
+                "{} writes the summary of {execution}: {:?}",
+                who.identity, summary.counts
+            ));
+            let is_closed = (book.facts.get(execution)).is_some_and(|facts| facts.is_closed);
+            if is_closed && summary.end_time.is_none() {
+                book.blame(Err(format!(
+                    "{} writes that {execution} is running, which has been closed",
+                    who.identity
+                )));
+            }
+        });
+    }
+
+    /// A process removes an execution from its volume.
+    pub(super) fn removes(&self, volume: &Volume, execution: &ExecutionId) {
+        self.write(|book| {
+            book.acknowledged
+                .remove(&(volume.number(), execution.clone()));
+            book.append(format_args!("execution {execution} leaves the history"));
+            let newer = volume.store().executions_after(execution);
+            let history = book.observed.config.report_history.get() as usize;
+            if newer + 1 < history {
+                book.blame(Err(format!(
+                    "execution {execution} is removed, with {newer} newer ones, of a history of {history}"
+                )));
+            }
+        });
+    }
+
+    /// A job pod sends a post.
+    pub(super) fn sends(&self, post: &Post) {
+        if let Some((id, name)) = stored_name(post) {
+            self.write(|book| {
+                let sent = book.sent.entry((id, name)).or_default();
+                if !sent.contains(&post.body) {
+                    sent.push(post.body.clone());
+                }
+            });
+        }
+    }
+
+    /// A process answered a post, whether the job pod hears of it or not.
+    pub(super) fn answered(&self, who: &Who, volume: &Volume, post: &Post, attempt: &Attempt) {
+        self.write(|book| book.post_answered(who, volume, post, attempt));
+    }
+
+    /// Everything that was acknowledged is still stored, on a volume that is still there.
+    pub(super) fn check_kept(&self, volume: &Volume) {
+        self.write(|book| {
+            let kept = book.invariant_what_is_acknowledged_stays(volume);
+            book.blame(kept);
+        });
+    }
+
+    /// What was acknowledged on a volume that is gone is gone.
+    pub(super) fn forget_volume(&self, number: u64) {
+        self.write(|book| book.acknowledged.retain(|(volume, _), _| *volume != number));
+    }
+
+    /// What was acknowledged as results of that execution: the nodes.
+    pub(super) fn acknowledged_results(
+        &self,
+        volume: &Volume,
+        execution: &ExecutionId,
+    ) -> Vec<String> {
+        let book = self.book();
+        let names = book.acknowledged.get(&(volume.number(), execution.clone()));
+        let names = names.into_iter().flatten();
+        let results = names.filter(|name| !name.ends_with(FILE_NAME));
+        results
+            .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
+            .collect()
+    }
+}
+
+impl Book {
+    fn append(&mut self, what: fmt::Arguments<'_>) {
+        let at = self.observed.clock.monotonic().since(Monotonic::START);
+        self.log.append(at, what);
+    }
+
+    fn blame(&mut self, result: Result<(), Violation>) {
+        if let Err(violation) = result
+            && self.violation.is_none()
+        {
+            self.append(format_args!("VIOLATION {violation}"));
+            self.violation = Some(violation);
+        }
+    }
+
+    fn changed(&mut self, row: &Row, event: &WatchEvent) {
+        let Some(object) = event.object() else {
+            return self.blame(Err(format!("the watch of the record broke: {event:?}")));
+        };
+        let is_deleted = matches!(event, WatchEvent::Deleted(_));
+        match row.plural {
+            "nodes" => self.node_changed(event, object, is_deleted),
+            "pods" => self.pod_changed(event, object, is_deleted),
+            "leases" => self.lease_changed(object, is_deleted),
+            _ => self.config_map_changed(object, is_deleted),
+        }
+    }
+
+    fn node_changed(&mut self, event: &WatchEvent, node: &Stored, is_deleted: bool) {
+        let name = &node.metadata.name;
+        if is_deleted {
+            self.nodes.deleted(name);
+        } else {
+            self.nodes.stored(node);
+        }
+        let ready = self.nodes.is_ready(name);
+        self.append(format_args!("node {name} {} ready={ready}", event.name()));
+    }
+
+    fn lease_changed(&mut self, lease: &Stored, is_deleted: bool) {
+        if *lease.metadata.name != *lease_name(&self.observed.config.name) {
+            return;
+        }
+        let holder = if is_deleted {
+            ""
+        } else {
+            lease.text("/spec/holderIdentity")
+        };
+        if holder != self.holder {
+            self.append(format_args!("lease held by {holder:?}"));
+            holder.clone_into(&mut self.holder);
+        }
+    }
+
+    fn config_map_changed(&mut self, map: &Stored, is_deleted: bool) {
+        if *map.metadata.name != *names::state_record(&self.observed.config.name) || is_deleted {
+            return;
+        }
+        let text = map.get("data").and_then(|data| data[STATE_KEY].as_str());
+        let text = text.unwrap_or_default();
+        self.append(format_args!("state record {text}"));
+        match StateRecord::parse(text) {
+            Ok(record) => self.state_changed(record),
+            Err(error) => self.blame(Err(format!("the state record is none: {error}"))),
+        }
+    }
+
+    fn state_changed(&mut self, record: StateRecord) {
+        let before = std::mem::replace(&mut self.state, record);
+        let record = &self.state;
+        let claimed = |record: &StateRecord| {
+            let claim = record.in_progress.as_ref();
+            claim.map(|claim| claim.scheduled_time)
+        };
+        if claimed(record) != claimed(&before) {
+            self.claimed = Instant::now();
+        }
+        if record.epoch > before.epoch {
+            self.observed.disturbances.show(Sign::TakeOver, None);
+        }
+        if record.epoch < before.epoch || record.last_scheduled_time < before.last_scheduled_time {
+            return self.blame(Err("the state record goes back".to_owned()));
+        }
+        let opened = before.in_progress.and_then(|claim| claim.id);
+        let open = record
+            .in_progress
+            .as_ref()
+            .and_then(|claim| claim.id.clone());
+        if let Some(id) = opened
+            && open.as_ref() != Some(&id)
+        {
+            let closed = self.closed(&id);
+            self.blame(closed);
+        }
+    }
+
+    /// A pod that a replica deletes may be past a deadline.
+    fn note_deadline(&mut self, uid: &str) {
+        let Some(standing) = self.standing.get(uid) else {
+            return;
+        };
+        if standing.is_overdue(&self.observed.config)
+            && let Some(id) = &standing.execution
+            && let Some(facts) = self.facts.get_mut(id)
+        {
+            facts.deleted_overdue(&standing.node);
+            if standing.runs() && !standing.has_ended {
+                (self.observed.disturbances).fired(Disturbance::PodHangs, None);
+            }
+        }
+    }
+
+    /// An execution is no longer in progress.
+    fn closed(&mut self, id: &ExecutionId) -> Result<(), Violation> {
+        self.append(format_args!("execution {id} is closed"));
+        let facts = self.facts.entry(id.clone()).or_default();
+        facts.is_closed = true;
+        let Some(volume) = &self.observed.volume else {
+            return Ok(());
+        };
+        let Some(bytes) = volume.store().get(id, summary::FILE_NAME) else {
+            return Err(format!("execution {id} is closed without a summary"));
+        };
+        let summary: ExecutionSummary =
+            serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+        if summary.end_time.is_none() {
+            return Err(format!(
+                "execution {id} is closed, and its summary says that it runs"
+            ));
+        }
+        for node in &summary.nodes {
+            self.observed.refused(node);
+        }
+        summaries::check(&summary, facts)
+    }
+
+    fn invariant_only_the_holder_acts(
+        &self,
+        identity: &str,
+        verb: &str,
+        subject: &str,
+    ) -> Result<(), Violation> {
+        let name = lease_name(&self.observed.config.name);
+        let target = Target::new(&resource::LEASES, NAMESPACE, &name);
+        let holder = self.observed.api.read(|state| {
+            let lease = state.find(target)?;
+            Some(lease.text("/spec/holderIdentity").to_owned())
+        });
+        if holder.as_deref() == Some(identity) || Instant::now() < self.tampered_until {
+            return Ok(());
+        }
+        let holder = holder.unwrap_or_default();
+        Err(format!(
+            "{identity} {verb} {subject}, and {holder:?} holds the lease"
+        ))
+    }
+
+    fn pod_changed(&mut self, event: &WatchEvent, pod: &Stored, is_deleted: bool) {
+        let metadata = &pod.metadata;
+        let phase = pod.text("/status/phase");
+        let reason = pod.text("/status/reason");
+        let leaving = metadata.deletion_timestamp.map_or("", |_| " terminating");
+        self.append(format_args!(
+            "pod {} {} {phase} {reason}{leaving}",
+            metadata.name,
+            event.name()
+        ));
+        let Some(execution) = metadata.labels.get(EXECUTION_LABEL) else {
+            return;
+        };
+        let job_pod = JobPod {
+            uid: &metadata.uid,
+            name: &metadata.name,
+            node: pod.text("/spec/nodeName"),
+            execution,
+            phase: PodPhase::parse(Some(phase)),
+            is_late: self.observed.late_pods.contains(&metadata.name),
+        };
+        let checked = if is_deleted {
+            self.pod_removed(&job_pod)
+        } else {
+            self.pod_stored(&job_pod, pod)
+        };
+        self.blame(checked);
+    }
+
+    fn pod_stored(&mut self, job_pod: &JobPod<'_>, pod: &Stored) -> Result<(), Violation> {
+        let is_new = !self.standing.contains_key(job_pod.uid);
+        let node_uid = self.nodes.uid_at(job_pod.node, self.claimed);
+        let standing = (self.standing)
+            .entry(Arc::clone(job_pod.uid))
+            .or_insert_with(|| Standing::new(job_pod, node_uid));
+        if let Some(kind) = standing.seen(pod) {
+            self.observed.disturbances.fired(kind, None);
+        }
+        if let Some(id) = ExecutionId::parse(job_pod.execution) {
+            let facts = self.facts.entry(id).or_default();
+            facts.pod_seen(job_pod, is_new);
+        }
+        if !is_new {
+            return self.checker.pod_stored(job_pod);
+        }
+        let limits = &self.observed.config;
+        for (uid, standing) in &self.standing {
+            if standing.is_given_up(&self.nodes, limits) {
+                self.checker.excuse(uid);
+            }
+        }
+        self.checker.pod_stored(job_pod)?;
+        if job_pod.is_late {
+            return Ok(());
+        }
+        match self.creators.get(job_pod.name) {
+            None => Err(format!("nobody has created pod {}", job_pod.name)),
+            Some(creator) => self.invariant_only_the_holder_acts(creator, "creates", job_pod.name),
+        }
+    }
+
+    fn pod_removed(&mut self, job_pod: &JobPod<'_>) -> Result<(), Violation> {
+        let Some(id) = ExecutionId::parse(job_pod.execution) else {
+            return Err(format!("pod {} has no execution", job_pod.name));
+        };
+        self.checker.pod_removed(job_pod)?;
+        self.standing.remove(job_pod.uid);
+        let is_asked = self.asked.contains(&**job_pod.uid) || self.asked_all.contains(&id);
+        if !is_asked && let Some(facts) = self.facts.get_mut(&id) {
+            facts.removed_by_others(job_pod.node);
+        }
+        // Without a journal that tells of it nobody can know that it was there.
+        if !self.is_journaled(&id, job_pod.uid) && !is_asked || self.observed.volume.is_none() {
+            self.checker.allow_again(&id, job_pod);
+        }
+        Ok(())
+    }
+
+    fn is_journaled(&self, id: &ExecutionId, uid: &str) -> bool {
+        let Some(volume) = &self.observed.volume else {
+            return false;
+        };
+        let journals = (0..=self.state.epoch).filter_map(|epoch| {
+            let journal = volume.store().get(id, &file_name(epoch))?;
+            String::from_utf8(journal.to_vec()).ok()
+        });
+        journals.into_iter().any(|journal| journal.contains(uid))
+    }
+
+    fn post_answered(&mut self, who: &Who, volume: &Volume, post: &Post, attempt: &Attempt) {
+        let path = post.url.split_once("/report/").map_or("", |(_, path)| path);
+        self.append(format_args!("post {path} to {}: {attempt}", who.identity));
+        let Some((id, name)) = stored_name(post) else {
+            return;
+        };
+        if !attempt.succeeded() {
+            return;
+        }
+        let node = path.split('/').next().unwrap_or_default();
+        if post.kind == PostKind::Result {
+            let facts = self.facts.entry(id.clone()).or_default();
+            facts.result_acknowledged(node);
+        }
+        let stored = volume.store().get(&id, &name);
+        if stored.as_ref() != Some(&post.body) {
+            return self.blame(Err(format!(
+                "{path} was acknowledged, and {name} is not stored as it was sent"
+            )));
+        }
+        let key = (volume.number(), id);
+        self.acknowledged.entry(key).or_default().insert(name);
+    }
+
+    fn invariant_what_is_acknowledged_stays(&self, volume: &Volume) -> Result<(), Violation> {
+        if let Some(violation) = volume.store().take_violation() {
+            return Err(format!("a report would leave its directory: {violation}"));
+        }
+        let own = (self.acknowledged.iter()).filter(|((number, _), _)| *number == volume.number());
+        for ((_, id), names) in own {
+            for name in names {
+                let sent = self.sent.get(&(id.clone(), name.clone()));
+                let stored = volume.store().get(id, name);
+                let is_kept =
+                    stored.is_some_and(|stored| sent.is_some_and(|sent| sent.contains(&stored)));
+                if !is_kept {
+                    return Err(format!("{id}/{name} was acknowledged, and is not stored"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The execution of a post, and the name under which it is stored; none for an event.
+fn stored_name(post: &Post) -> Option<(ExecutionId, String)> {
+    let (_, path) = post.url.split_once("/report/")?;
+    let mut segments = path.split('/');
+    let (node, id) = (segments.next()?, ExecutionId::parse(segments.next()?)?);
+    let name = match post.kind {
+        PostKind::Result => format!("{node}.json"),
+        PostKind::File => format!("{node}-{FILE_NAME}"),
+        PostKind::Event => return None,
+    };
+    Some((id, name))
+}
+
+/// How long after its begin nothing can be held against the Lease: nobody has led yet.
+pub(super) const FIRST_ELECTION: Duration = Duration::from_mins(1);

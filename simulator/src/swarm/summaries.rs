@@ -1,0 +1,147 @@
+//! What the summary of an execution says, compared with what its pods did: no node is lost, none is said to have run that did not,
+//! and none that did well is said to have failed but for a reason that explains it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use controller::core::state::{NodeState, Reason};
+use controller::core::summary::{ExecutionSummary, NodeSummary};
+use controller::core::views::PodPhase;
+
+use crate::checker::{JobPod, Violation};
+
+/// What the pods of an execution did.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    nodes: BTreeMap<Box<str>, NodeFacts>,
+    /// Whether the execution is no longer in progress.
+    pub(super) is_closed: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, in any combination"
+)]
+struct NodeFacts {
+    pods: u32,
+    has_succeeded: bool,
+    /// A pod came into being after its create had been given up.
+    has_late_pod: bool,
+    /// Somebody deleted a pod.
+    was_deleted: bool,
+    /// A replica deleted a pod that was old enough to be past a deadline.
+    was_overdue: bool,
+    result_acknowledged: bool,
+}
+
+impl Facts {
+    pub(super) fn pod_seen(&mut self, pod: &JobPod<'_>, is_new: bool) {
+        let facts = self.node(pod.node);
+        facts.has_late_pod |= pod.is_late;
+        facts.pods += u32::from(is_new);
+        facts.has_succeeded |= pod.phase == PodPhase::Succeeded;
+    }
+
+    pub(super) fn removed_by_others(&mut self, node: &str) {
+        self.node(node).was_deleted = true;
+    }
+
+    pub(super) fn deleted_overdue(&mut self, node: &str) {
+        self.node(node).was_overdue = true;
+    }
+
+    pub(super) fn result_acknowledged(&mut self, node: &str) {
+        self.node(node).result_acknowledged = true;
+    }
+
+    /// Nodes whose pods succeeded.
+    pub(super) fn succeeded(&self) -> usize {
+        self.nodes
+            .values()
+            .filter(|node| node.has_succeeded)
+            .count()
+    }
+
+    fn node(&mut self, name: &str) -> &mut NodeFacts {
+        self.nodes.entry(name.into()).or_default()
+    }
+}
+
+/// Checks the summary of an execution that has ended.
+///
+/// # Errors
+/// The first node that is not as its pods were.
+pub(super) fn check(summary: &ExecutionSummary, facts: &Facts) -> Result<(), Violation> {
+    let id = &summary.id;
+    let mut named = BTreeSet::new();
+    let mut counts: BTreeMap<NodeState, u32> = BTreeMap::new();
+    for node in &summary.nodes {
+        *counts.entry(node.state).or_default() += 1;
+        if !named.insert(&*node.node) {
+            return Err(format!("execution {id} names node {} twice", node.node));
+        }
+        let unknown = NodeFacts::default();
+        let facts = facts.nodes.get(&*node.node).unwrap_or(&unknown);
+        let agrees = check_node(node, facts);
+        agrees.map_err(|wrong| {
+            let (state, reason, message) = (node.state, node.reason, &node.message);
+            format!(
+                "execution {id}: node {} is {state:?} for {reason:?} ({message}), {wrong}: {facts:?}",
+                node.node
+            )
+        })?;
+    }
+    if counts != summary.counts {
+        let said = &summary.counts;
+        return Err(format!(
+            "execution {id} counts {said:?}, and has {counts:?}"
+        ));
+    }
+    match facts.nodes.keys().find(|node| !named.contains(&***node)) {
+        Some(node) => Err(format!(
+            "execution {id} does not name {node}, which had a pod"
+        )),
+        None => Ok(()),
+    }
+}
+
+fn check_node(node: &NodeSummary, facts: &NodeFacts) -> Result<(), &'static str> {
+    if facts.has_late_pod {
+        return Ok(());
+    }
+    match node.state {
+        NodeState::Waiting | NodeState::Running => Err("and its execution has ended"),
+        NodeState::Excluded | NodeState::NotStarted if facts.pods > 0 => Err("and had a pod"),
+        NodeState::Succeeded if !facts.has_succeeded => Err("and no pod of it succeeded"),
+        NodeState::Failed if facts.has_succeeded && !is_explained(facts) => {
+            Err("and its pod succeeded")
+        }
+        NodeState::Failed if facts.pods == 0 && !is_without_pod(node.reason) => {
+            Err("and had no pod")
+        }
+        NodeState::Failed
+            if is_of_deadline(node.reason) && !facts.was_overdue && !facts.was_deleted =>
+        {
+            Err("and no pod of it was old enough")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a node may have failed though a pod of it succeeded: it was deleted before anybody could know, or its result was not
+/// accepted, and another attempt failed.
+fn is_explained(facts: &NodeFacts) -> bool {
+    facts.was_deleted || facts.was_overdue || !facts.result_acknowledged
+}
+
+fn is_of_deadline(reason: Option<Reason>) -> bool {
+    matches!(reason, Some(Reason::StartDeadline | Reason::RunDeadline))
+}
+
+/// Whether a node may have failed without ever having had a pod.
+fn is_without_pod(reason: Option<Reason>) -> bool {
+    matches!(
+        reason,
+        Some(Reason::Refused | Reason::Template | Reason::PreviousPod | Reason::ExecutionDeadline)
+    )
+}
