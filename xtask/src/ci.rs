@@ -91,7 +91,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "seeds",
-        purpose: "the same seed gives the same events",
+        purpose: "the same seed gives the same events, and replicas come right whatever breaks",
         environment: &[],
         arguments: &["xtask", "seeds", "--dev"],
     },

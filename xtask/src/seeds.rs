@@ -1,6 +1,8 @@
-//! `cargo xtask seeds`: small simulations, each twice, that must not differ.
+//! `cargo xtask seeds`: small simulations, each twice, that must not differ; and a sweep over replicas while everything breaks.
 
-use anyhow::{Result, ensure};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{BinaryOptions, Profile};
 use crate::interrupt::Interrupt;
@@ -9,7 +11,7 @@ use crate::simulation::Simulation;
 /// Run small simulations twice each: the same seed must give the same events
 ///
 /// Simulates a few executions for each of some seeds, twice each, with every invariant checked after each event; the
-/// two runs of a seed must have the same event log.
+/// two runs of a seed must have the same event log. Then `simulator sweep` runs fixed seeds of replicas with faults.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How many seeds
@@ -18,6 +20,9 @@ pub(crate) struct Arguments {
     /// The first of them
     #[arg(long, default_value_t = 1)]
     first: u64,
+    /// How many seeds of the sweep
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    sweep: u64,
     #[command(flatten)]
     binaries: BinaryOptions,
 }
@@ -53,5 +58,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             first.events, first.digest
         );
     }
+    let mut sweep = Command::new(&binaries.simulator);
+    sweep.args(["sweep", "--seeds", &arguments.sweep.to_string()]);
+    let status = sweep.status().context("cannot start the simulator")?;
+    ensure!(status.success(), "the sweep ended with {status}");
     Ok(())
 }
