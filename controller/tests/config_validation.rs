@@ -622,10 +622,7 @@ fn an_unknown_key_is_a_warning_with_the_nearest_known_key() {
 
 #[test]
 fn only_what_differs_from_the_default_has_no_effect() {
-    let without_effect = [
-        ("callbackAuth", "permissive", "off"),
-        ("reportQuota", "none", "1Gi"),
-    ];
+    let without_effect = [("reportQuota", "none", "1Gi")];
     for (key, default, other) in without_effect {
         assert_eq!(
             warnings(&format!("{key}: {default}")),
@@ -639,6 +636,7 @@ fn only_what_differs_from_the_default_has_no_effect() {
     }
     for effective in [
         "callbackBodyLimit: {file: 1Mi}",
+        "callbackAuth: required",
         "callbackHoldTimeout: 0",
         "leaderElection: {leaseDuration: 20s, renewDeadline: 9s, retryPeriod: 1s}",
         "metrics: {history: 3}",

@@ -65,6 +65,7 @@ fn render(case: &Case) -> Result<Pod, String> {
         pod_name: &names.name,
         node: &case.node,
         execution_id: &id,
+        token: None,
     };
     job_pod(rendered, &spec, instance, &ExtensionVariables::default())
         .map_err(|error| error.to_string())

@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use controller::adapter::fs_report_store::FsReportStore;
@@ -20,7 +21,11 @@ fn id(text: &str) -> ExecutionId {
 }
 
 fn store(directory: &TempDir) -> FsReportStore {
-    FsReportStore::new(directory.path().join("reports"), ReportDurability::Fsync)
+    FsReportStore::new(
+        directory.path().join("reports"),
+        ReportDurability::Fsync,
+        "c-0",
+    )
 }
 
 fn entries(path: &Path) -> Vec<String> {
@@ -38,7 +43,7 @@ async fn the_file_system_keeps_the_contract() {
         let mut directories = Vec::new();
         report_store_contract::every_behaviour(|| {
             let directory = TempDir::new().unwrap();
-            let store = FsReportStore::new(directory.path().join("reports"), durability);
+            let store = FsReportStore::new(directory.path().join("reports"), durability, "c-0");
             directories.push(directory);
             store
         })
@@ -245,4 +250,69 @@ async fn what_is_appended_after_its_file_was_removed_is_in_a_new_one() {
         append("three").await.unwrap_err().kind,
         ReportStoreErrorKind::NotFound
     );
+}
+
+#[tokio::test]
+async fn the_same_report_again_is_not_written_again() {
+    let directory = TempDir::new().unwrap();
+    let store = store(&directory);
+    let execution = id("202601010342");
+    let inode = || {
+        let file = directory.path().join("reports/202601010342/n.json");
+        fs::metadata(file).unwrap().ino()
+    };
+    let put = |text: &'static str| store.put(&execution, "n.json", text.into());
+    put("one").await.unwrap();
+    let first = inode();
+    put("one").await.unwrap();
+    assert_eq!(inode(), first);
+    for other in ["two", "twos", "tw", ""] {
+        let before = inode();
+        put(other).await.unwrap();
+        assert_ne!(inode(), before, "{other}");
+        let file = directory.path().join("reports/202601010342/n.json");
+        assert_eq!(fs::read_to_string(file).unwrap(), other);
+        let before = inode();
+        put(other).await.unwrap();
+        assert_eq!(inode(), before, "{other}");
+    }
+    assert_eq!(
+        entries(&directory.path().join("reports/202601010342")),
+        ["n.json"]
+    );
+}
+
+#[tokio::test]
+async fn what_a_process_left_unfinished_goes_at_its_next_start_and_what_others_left_after_ten_minutes()
+ {
+    let directory = TempDir::new().unwrap();
+    let reports = directory.path().join("reports");
+    let store_of = |identity| FsReportStore::new(reports.clone(), ReportDurability::None, identity);
+    let execution = id("202601010342");
+    for identity in ["c-0", "c-1"] {
+        let mut upload = store_of(identity).begin(&execution, "n-x").await.unwrap();
+        upload.write(Bytes::from(vec![7; 100_000])).await.unwrap();
+        // As a process that is killed leaves it.
+        std::mem::forget(upload);
+    }
+    let inside = reports.join("202601010342");
+    fs::write(inside.join("_upload-mine"), "somebody's").unwrap();
+    fs::write(inside.join("n.json"), "{}").unwrap();
+    assert_eq!(entries(&inside).len(), 4);
+
+    let started = store_of("c-0");
+    assert_eq!(started.remove_own_temporaries().await.unwrap(), 1);
+    assert_eq!(started.remove_abandoned().await.unwrap(), 0);
+    for name in entries(&inside) {
+        let file = fs::File::open(inside.join(name)).unwrap();
+        let written = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(written - Duration::from_secs(602))
+            .unwrap();
+    }
+    let mut upload = started.begin(&execution, "n-y").await.unwrap();
+    upload.write(Bytes::from(vec![7; 100_000])).await.unwrap();
+    assert_eq!(started.remove_abandoned().await.unwrap(), 1);
+    upload.finish().await.unwrap();
+    assert_eq!(entries(&inside), ["_upload-mine", "n-y", "n.json"]);
+    assert_eq!(entries(&reports), ["202601010342"]);
 }

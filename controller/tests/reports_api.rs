@@ -25,7 +25,7 @@ impl Server {
     /// Two executions, the second one the latest.
     async fn new() -> Self {
         let directory = TempDir::new().unwrap();
-        let store = FsReportStore::new(directory.path().to_owned(), ReportDurability::None);
+        let store = FsReportStore::new(directory.path().to_owned(), ReportDurability::None, "c-0");
         let latest = ExecutionId::parse("202601020342").unwrap();
         for execution in [ExecutionId::parse("202601010342").unwrap(), latest.clone()] {
             for (name, content) in [

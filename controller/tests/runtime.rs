@@ -723,7 +723,11 @@ async fn the_log_of_every_container_is_saved_init_ones_too() {
 
 #[tokio::test(start_paused = true)]
 async fn job_pods_call_the_service_not_this_controllers_pod() {
-    let with_service = || Setup::new(&["node-a"]).set("callbackServiceName", json!("audit"));
+    let with_service = || {
+        Setup::new(&["node-a"])
+            .set("callbackServiceName", json!("audit"))
+            .set("callbackAuth", json!("off"))
+    };
     let headless = "audit.batch.svc";
     for (address, host) in [
         (

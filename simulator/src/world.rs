@@ -475,6 +475,7 @@ fn controller(
         pod_ip: Some(POD_IP.to_owned()),
         dev_mode: false,
         config_map: None,
+        tokens: None,
         owner: None,
         variables: ExtensionVariables::default(),
         config,

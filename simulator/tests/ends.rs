@@ -161,6 +161,7 @@ impl Case {
             pod_ip: Some("10.128.0.1".to_owned()),
             dev_mode: false,
             config_map: Some(source(self.template)),
+            tokens: None,
             owner: None,
             variables: ExtensionVariables::default(),
             config,

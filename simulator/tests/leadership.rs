@@ -149,6 +149,7 @@ impl World {
             pod_ip: Some(name(number)),
             dev_mode: false,
             config_map: None,
+            tokens: None,
             owner: None,
             variables: ExtensionVariables::default(),
             config,

@@ -1,17 +1,17 @@
 //! The report directory on a file system: `<directory>/<execution id>/<stored name>` and the link `latest`.
 //!
-//! A report is written to a temporary file in its own directory and renamed. Only real directories named like an
-//! execution id and regular files in them exist for this store: links are neither followed nor listed, anything else in
-//! the report directory is left alone. Uploads go to disk in blocks, so that their size does not show in memory, and
-//! every system call runs on the runtime's threads for blocking work.
+//! A report is written to a temporary file in its own directory and renamed; the same small report again is not written again.
+//! Only real directories named like an execution id and regular files in them exist for this store: links are neither followed
+//! nor listed (`directory.rs`), anything else in the report directory is left alone. Uploads go to disk in blocks, so that their
+//! size does not show in memory, and every system call runs on the runtime's threads for blocking work.
 
 mod commits;
+mod directory;
 mod temporary;
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
+use rustix::fs::Stat;
 
-use self::commits::Commits;
-use self::temporary::{Temporary, TemporaryPath};
+use self::commits::{Commits, Directories, Target, Written};
+use self::directory::Directory;
+use self::temporary::{Holder, Temporary, TemporaryPlace, is_temporary};
 use crate::config::ReportDurability;
 use crate::core::ids::ExecutionId;
 use crate::ports::report_store::{
@@ -30,9 +32,6 @@ use crate::ports::report_store::{
 
 /// The link to the newest execution.
 const LATEST: &str = "latest";
-
-/// How the names of temporary files begin; node names, and so reports, never do.
-const TEMPORARY_PREFIX: &str = "_upload-";
 
 /// What is written or read in one system call: large enough to keep a disk busy, small enough for a thousand uploads.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -43,8 +42,8 @@ const REMOVED_MAX: usize = 1024;
 /// What is read of a file of our own: far more than a ConfigMap can hold.
 const OWN_BYTES_MAX: u64 = 16 << 20;
 
-/// How often a report is looked up again that is replaced just as it is opened.
-const OPEN_ATTEMPTS: usize = 5;
+/// What nobody has written to for so long nobody is writing: an upload that is that slow is cut off before.
+const ABANDONED_SECONDS: i64 = 600;
 
 /// Reports below one directory; clones share it.
 #[derive(Debug, Clone)]
@@ -52,19 +51,22 @@ pub struct FsReportStore {
     directory: Arc<Path>,
     durability: ReportDurability,
     commits: Commits,
+    holder: Holder,
     next_temporary: Arc<AtomicU64>,
     /// The newest executions that this process removed and did not make again.
     removed: Arc<Mutex<BTreeSet<ExecutionId>>>,
 }
 
 impl FsReportStore {
-    /// A store in `directory`, which need not exist yet.
+    /// A store in `directory`, which need not exist yet. `identity` is the holder identity of this process: no other one that
+    /// lives writes to the directory under it.
     #[must_use]
-    pub fn new(directory: PathBuf, durability: ReportDurability) -> Self {
+    pub fn new(directory: PathBuf, durability: ReportDurability, identity: &str) -> Self {
         Self {
             directory: directory.into(),
             durability,
             commits: Commits::new(durability),
+            holder: Holder::new(identity),
             next_temporary: Arc::default(),
             removed: Arc::default(),
         }
@@ -99,7 +101,7 @@ impl FsReportStore {
         }
         let path = self.execution_path(execution);
         // A link of that name is not ours; inside, links are removed as links.
-        if !is_directory(&path)? {
+        if Directory::open(&path)?.is_none() {
             return Ok(());
         }
         match fs::remove_dir_all(&path) {
@@ -109,9 +111,12 @@ impl FsReportStore {
     }
 
     /// The execution's directory, made where there is none.
-    fn made_execution(&self, execution: &ExecutionId) -> io::Result<PathBuf> {
+    fn made_execution(&self, execution: &ExecutionId) -> io::Result<Directory> {
         let path = self.execution_path(execution);
-        if !is_directory(&path)? {
+        if let Some(directory) = Directory::open(&path)? {
+            return Ok(directory);
+        }
+        {
             // Held until it is made: a removal comes before, and shows, or after, and removes it.
             let removed = self.removed();
             if removed.contains(execution) {
@@ -119,61 +124,59 @@ impl FsReportStore {
             }
             fs::create_dir_all(&*self.directory)?;
             match fs::create_dir(&path) {
-                Err(error)
-                    if error.kind() == io::ErrorKind::AlreadyExists && is_directory(&path)? => {}
-                other => other?,
-            }
-            if self.durability == ReportDurability::Fsync {
-                sync_directory(&self.directory)?;
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
             }
         }
-        Ok(path)
+        if self.durability == ReportDurability::Fsync {
+            self.root()?.sync()?;
+        }
+        // What else may have that name is not ours.
+        Directory::open(&path)?.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
     }
 
     /// The execution's directory, if it is a real one.
-    fn existing_execution(&self, execution: &ExecutionId) -> io::Result<PathBuf> {
-        let path = self.execution_path(execution);
-        if is_directory(&path)? {
-            Ok(path)
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    fn existing_execution(&self, execution: &ExecutionId) -> io::Result<Directory> {
+        let directory = Directory::open(&self.execution_path(execution))?;
+        directory.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// A new temporary file beside its target. Its number is free by the exclusive creation, whatever other processes on
-    /// the same volume count.
-    fn new_temporary(&self, directory: &Path, prefix: &str) -> io::Result<Temporary> {
+    /// The report directory itself, which may be reached by a link.
+    fn root(&self) -> io::Result<Directory> {
+        let directory = Directory::open(&fs::canonicalize(&*self.directory)?)?;
+        directory.ok_or_else(|| io::ErrorKind::NotADirectory.into())
+    }
+
+    /// A new temporary file. Its number is free by the exclusive creation.
+    fn new_temporary(&self, directory: &Directory) -> io::Result<Temporary> {
         loop {
-            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-            let path = directory.join(format!("{prefix}{number}"));
-            if let Some(temporary) = Temporary::create(path)? {
+            let name = self.next_temporary_name();
+            if let Some(temporary) = Temporary::create(directory, name)? {
                 return Ok(temporary);
             }
         }
     }
 
-    fn new_upload(&self, execution: &ExecutionId) -> io::Result<Temporary> {
-        let directory = self.made_execution(execution)?;
-        self.new_temporary(&directory, TEMPORARY_PREFIX)
+    fn next_temporary_name(&self) -> String {
+        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        self.holder.temporary_name(number)
     }
 
     fn replace_latest(&self, execution: &ExecutionId) -> io::Result<()> {
         fs::create_dir_all(&*self.directory)?;
+        let root = self.root()?;
         let temporary = loop {
-            let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-            let path = self.directory.join(format!("_{LATEST}-{number}"));
-            match std::os::unix::fs::symlink(execution.as_str(), &path) {
-                Ok(()) => break path,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+            let name = self.next_temporary_name();
+            if root.link(&name, execution.as_str())?.is_some() {
+                break name;
             }
         };
-        fs::rename(&temporary, self.directory.join(LATEST)).inspect_err(|_| {
+        root.rename(&temporary, LATEST).inspect_err(|_| {
             // What matters is the error above.
-            let _ = fs::remove_file(&temporary);
+            let _ = root.remove(&temporary);
         })?;
         if self.durability == ReportDurability::Fsync {
-            sync_directory(&self.directory)?;
+            root.sync()?;
         }
         Ok(())
     }
@@ -197,7 +200,7 @@ impl FsReportStore {
             .and_then(|name| name.to_str())
             .and_then(ExecutionId::parse);
         match execution {
-            Some(execution) if is_directory(&self.execution_path(&execution))? => {
+            Some(execution) if Directory::open(&self.execution_path(&execution))?.is_some() => {
                 Ok(Some(execution))
             }
             _ => Ok(None),
@@ -225,73 +228,67 @@ impl FsReportStore {
     }
 
     fn report_files(&self, execution: &ExecutionId) -> io::Result<Vec<ReportMetadata>> {
+        let directory = self.existing_execution(execution)?;
         let mut reports = Vec::new();
-        for entry in fs::read_dir(self.existing_execution(execution)?)? {
-            let entry = entry?;
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
-                continue;
-            };
-            if name.starts_with(TEMPORARY_PREFIX) {
-                continue;
-            }
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_file() => {
-                    reports.push(report_metadata(name, &metadata));
-                }
-                Ok(_) => {}
-                // Replaced or removed between the two calls.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        for name in directory.names()? {
+            // None where it was removed between the two calls.
+            if !is_temporary(&name)
+                && let Some(stat) = directory.file_stat(&name)?
+            {
+                reports.push(report_metadata(name, &stat));
             }
         }
         reports.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Ok(reports)
     }
 
-    /// The path of a report and what is known of it, links not followed.
-    fn report_file(
-        &self,
-        execution: &ExecutionId,
-        name: &str,
-    ) -> io::Result<(PathBuf, fs::Metadata)> {
-        check_name(name)?;
-        let path = self.existing_execution(execution)?.join(name);
-        let metadata = fs::symlink_metadata(&path)?;
-        if metadata.is_file() && !name.starts_with(TEMPORARY_PREFIX) {
-            Ok((path, metadata))
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
+    fn report_file(&self, execution: &ExecutionId, name: &str) -> io::Result<ReportMetadata> {
+        check_report(name)?;
+        let stat = self.existing_execution(execution)?.file_stat(name)?;
+        let stat = stat.ok_or(io::ErrorKind::NotFound)?;
+        Ok(report_metadata(name.to_owned(), &stat))
     }
 
     fn open_report(&self, execution: &ExecutionId, name: &str, offset: u64) -> io::Result<File> {
-        for _ in 0..OPEN_ATTEMPTS {
-            let (path, expected) = self.report_file(execution, name)?;
-            if let Some(mut file) = open_same(&path, &expected)? {
-                file.seek(SeekFrom::Start(offset))?;
-                return Ok(file);
-            }
-            // Replaced in between: it is read as it is now, if it is a report still.
-        }
-        Err(io::ErrorKind::NotFound.into())
+        check_report(name)?;
+        let mut file = self.existing_execution(execution)?.read(name)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(file)
     }
-}
 
-/// Opens the regular file that `expected` describes; none where something else has taken its place. No link is followed,
-/// and no pipe waited for.
-fn open_same(path: &Path, expected: &fs::Metadata) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path);
-    let file = match opened {
-        // What the system says of a link.
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Ok(None),
-        other => other?,
-    };
-    let found = file.metadata()?;
-    let is_same = found.is_file() && found.dev() == expected.dev() && found.ino() == expected.ino();
-    Ok(is_same.then_some(file))
+    /// Removes temporary files whose holder and time of the last write are such, in whichever execution.
+    fn remove_temporaries(&self, is_left: impl Fn(&Holder, i64) -> bool) -> io::Result<usize> {
+        let mut removed = 0;
+        let executions = (self.execution_directories()?.into_iter())
+            .filter_map(|execution| self.existing_execution(&execution).ok());
+        for directory in executions.chain([self.root()?]) {
+            for name in directory.names()? {
+                let Some(holder) = Holder::of(&name) else {
+                    continue;
+                };
+                if let Some(modified) = directory.modified_seconds(&name)?
+                    && is_left(&holder, modified)
+                {
+                    match directory.remove(&name) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => removed += 1,
+                    }
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the temporary files that an earlier process of this holder left. Nothing may be under way.
+    ///
+    /// # Errors
+    /// The file system's; some may be removed.
+    pub async fn remove_own_temporaries(&self) -> Result<usize, ReportStoreError> {
+        self.blocking("report directory".to_owned(), |store| {
+            store.remove_temporaries(|holder, _| *holder == store.holder)
+        })
+        .await
+    }
 }
 
 async fn run_blocking<T: Send + 'static>(
@@ -332,27 +329,21 @@ fn check_name(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn is_directory(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_dir()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+/// A name that a report may have.
+fn check_report(name: &str) -> io::Result<()> {
+    check_name(name)?;
+    if is_temporary(name) {
+        return Err(io::ErrorKind::NotFound.into());
     }
+    Ok(())
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-fn report_metadata(name: String, metadata: &fs::Metadata) -> ReportMetadata {
-    let modified = metadata
-        .modified()
-        .ok()
-        .and_then(|time| Timestamp::try_from(time).ok());
+fn report_metadata(name: String, stat: &Stat) -> ReportMetadata {
+    let nanoseconds = i32::try_from(stat.st_mtime_nsec).unwrap_or_default();
     ReportMetadata {
         name,
-        length: metadata.len(),
-        modified: modified.unwrap_or(Timestamp::UNIX_EPOCH),
+        length: u64::try_from(stat.st_size).unwrap_or_default(),
+        modified: Timestamp::new(stat.st_mtime, nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH),
     }
 }
 
@@ -372,16 +363,13 @@ enum Progress {
     Buffered,
     Writing(Temporary),
     /// All of it is in the file, which is closed.
-    Suspended(TemporaryPath),
+    Suspended(TemporaryPlace),
     Failed,
 }
 
 impl FsUpload {
-    /// What writes the buffer and `more` to the file; to be run on the thread for files.
-    fn flush(
-        &mut self,
-        more: Bytes,
-    ) -> Result<impl FnOnce() -> io::Result<Temporary> + Send + 'static, ReportStoreError> {
+    /// What has arrived and is to be written next, and where that goes.
+    fn take(&mut self, more: Bytes) -> Result<Pending, ReportStoreError> {
         let progress = std::mem::replace(&mut self.progress, Progress::Failed);
         if matches!(progress, Progress::Failed) {
             return Err(ReportStoreError {
@@ -389,24 +377,24 @@ impl FsUpload {
                 message: format!("{}: an earlier write failed", self.subject()),
             });
         }
-        let buffer = std::mem::take(&mut self.buffer);
-        let (store, execution) = (self.store.clone(), self.execution.clone());
-        Ok(move || {
-            let mut temporary = match progress {
-                Progress::Writing(temporary) => temporary,
-                Progress::Suspended(path) => path.reopen()?,
-                Progress::Buffered | Progress::Failed => store.new_upload(&execution)?,
-            };
-            temporary.file.write_all(&buffer)?;
-            temporary.file.write_all(&more)?;
-            Ok(temporary)
+        Ok(Pending {
+            store: self.store.clone(),
+            execution: self.execution.clone(),
+            progress,
+            buffer: std::mem::take(&mut self.buffer),
+            more,
         })
     }
 
     /// Writes what is left and names the report.
     async fn commit(mut self, rest: Bytes) -> Result<(), ReportStoreError> {
-        let write = self.flush(rest)?;
-        let target = self.store.execution_path(&self.execution).join(&self.name);
+        let pending = self.take(rest)?;
+        let target = Target {
+            execution: self.execution.clone(),
+            name: self.name.clone(),
+        };
+        let name = self.name.clone();
+        let write = move |directories: &mut Directories| pending.write_last(directories, &name);
         let committed = self.store.commits.replace(target, write).await;
         committed.map_err(|error| store_error(&self.subject(), &error))
     }
@@ -416,21 +404,83 @@ impl FsUpload {
     }
 }
 
+/// The next part of an upload; its methods run on the thread for files.
+struct Pending {
+    store: FsReportStore,
+    execution: ExecutionId,
+    progress: Progress,
+    buffer: Vec<u8>,
+    more: Bytes,
+}
+
+impl Pending {
+    fn write(self) -> io::Result<Temporary> {
+        let mut temporary = match self.progress {
+            Progress::Writing(temporary) => temporary,
+            Progress::Suspended(place) => place.reopen()?,
+            Progress::Buffered | Progress::Failed => {
+                let directory = self.store.made_execution(&self.execution)?;
+                self.store.new_temporary(&directory)?
+            }
+        };
+        temporary.file.write_all(&self.buffer)?;
+        temporary.file.write_all(&self.more)?;
+        Ok(temporary)
+    }
+
+    /// Writes the end of the report `name`, unless it is all of it and there already.
+    fn write_last(self, directories: &mut Directories, name: &str) -> io::Result<Written> {
+        if !matches!(self.progress, Progress::Buffered) {
+            return self.write().map(Written::Temporary);
+        }
+        let directory = directories.of(&self.execution, || {
+            self.store.made_execution(&self.execution)
+        })?;
+        if let Some(file) = self.same_report(&directory, name)? {
+            return Ok(Written::Same(file));
+        }
+        let mut temporary = self.store.new_temporary(&directory)?;
+        temporary.file.write_all(&self.buffer)?;
+        temporary.file.write_all(&self.more)?;
+        Ok(Written::Temporary(temporary))
+    }
+
+    /// The report of that name, if it is the same: it is read only where it is as long.
+    fn same_report(&self, directory: &Directory, name: &str) -> io::Result<Option<File>> {
+        let length = self.buffer.len() + self.more.len();
+        let known = directory.file_stat(name)?;
+        if known.is_none_or(|stat| usize::try_from(stat.st_size) != Ok(length)) {
+            return Ok(None);
+        }
+        let mut content = Vec::with_capacity(length + 1);
+        let file = match directory.read(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        (&file).take(length as u64 + 1).read_to_end(&mut content)?;
+        let (start, end) = content
+            .split_at_checked(self.buffer.len())
+            .unwrap_or_default();
+        Ok((start == self.buffer && end == self.more).then_some(file))
+    }
+}
+
 impl Upload for FsUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<(), ReportStoreError> {
         if self.buffer.len() + bytes.len() < BLOCK_BYTES {
             self.buffer.extend_from_slice(&bytes);
             return Ok(());
         }
-        let write = self.flush(bytes)?;
-        self.progress = Progress::Writing(run_blocking(self.subject(), write).await?);
+        let pending = self.take(bytes)?;
+        let written = run_blocking(self.subject(), move || pending.write());
+        self.progress = Progress::Writing(written.await?);
         Ok(())
     }
 
     async fn suspend(&mut self) -> Result<(), ReportStoreError> {
         if !matches!(self.progress, Progress::Suspended(_)) || !self.buffer.is_empty() {
-            let write = self.flush(Bytes::new())?;
-            let closed = move || Ok(write()?.path);
+            let pending = self.take(Bytes::new())?;
+            let closed = move || Ok(pending.write()?.suspend());
             self.progress = Progress::Suspended(run_blocking(self.subject(), closed).await?);
         }
         Ok(())
@@ -525,8 +575,14 @@ impl ReportStore for FsReportStore {
     ) -> Result<(), ReportStoreError> {
         let of_report = |error: io::Error| store_error(&subject(execution, name), &error);
         check_name(name).map_err(of_report)?;
-        let target = self.execution_path(execution).join(name);
-        self.commits.append(target, bytes).await.map_err(of_report)
+        let target = Target {
+            execution: execution.clone(),
+            name: name.to_owned(),
+        };
+        let (store, of) = (self.clone(), execution.clone());
+        let open = move || store.existing_execution(&of);
+        let appended = self.commits.append(target, open, bytes).await;
+        appended.map_err(of_report)
     }
 
     async fn list(&self, execution: &ExecutionId) -> Result<Vec<ReportMetadata>, ReportStoreError> {
@@ -544,11 +600,8 @@ impl ReportStore for FsReportStore {
     ) -> Result<ReportMetadata, ReportStoreError> {
         let subject = subject(execution, name);
         let (execution, name) = (execution.clone(), name.to_owned());
-        self.blocking(subject, move |store| {
-            let (_, metadata) = store.report_file(&execution, &name)?;
-            Ok(report_metadata(name, &metadata))
-        })
-        .await
+        self.blocking(subject, move |store| store.report_file(&execution, &name))
+            .await
     }
 
     async fn read(
@@ -580,29 +633,31 @@ impl ReportStore for FsReportStore {
     }
 
     async fn put_own(&self, name: &str, bytes: Bytes) -> Result<(), ReportStoreError> {
-        let of_file = |error: io::Error| store_error(&own_subject(name), &error);
-        check_name(name).map_err(of_file)?;
-        let (store, target) = (self.clone(), self.directory.join(name));
-        let write = move || {
+        let name = name.to_owned();
+        self.blocking(own_subject(&name), move |store| {
+            check_name(&name)?;
             fs::create_dir_all(&*store.directory)?;
-            let mut temporary = store.new_temporary(&store.directory, TEMPORARY_PREFIX)?;
+            let mut temporary = store.new_temporary(&store.root()?)?;
             temporary.file.write_all(&bytes)?;
-            Ok(temporary)
-        };
-        self.commits.replace(target, write).await.map_err(of_file)
+            if store.durability == ReportDurability::Fsync {
+                temporary.file.sync_all()?;
+            }
+            let root = temporary.rename(&name)?;
+            if store.durability == ReportDurability::Fsync {
+                root.sync()?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn get_own(&self, name: &str) -> Result<Bytes, ReportStoreError> {
         let name = name.to_owned();
         self.blocking(own_subject(&name), move |store| {
             check_name(&name)?;
-            let path = store.directory.join(&name);
-            let opened = open_same(&path, &fs::symlink_metadata(&path)?)?;
+            let file = store.root()?.read(&name)?;
             let mut bytes = Vec::new();
-            opened
-                .ok_or(io::ErrorKind::NotFound)?
-                .take(OWN_BYTES_MAX)
-                .read_to_end(&mut bytes)?;
+            file.take(OWN_BYTES_MAX).read_to_end(&mut bytes)?;
             Ok(bytes.into())
         })
         .await
@@ -611,8 +666,21 @@ impl ReportStore for FsReportStore {
     async fn probe(&self) -> Result<(), ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
             fs::create_dir_all(&*store.directory)?;
-            let mut probe = store.new_temporary(&store.directory, "_probe-")?;
+            let mut probe = store.new_temporary(&store.root()?)?;
             probe.file.write_all(b"probe")
+        })
+        .await
+    }
+
+    async fn remove_abandoned(&self) -> Result<usize, ReportStoreError> {
+        self.blocking("report directory".to_owned(), |store| {
+            fs::create_dir_all(&*store.directory)?;
+            // By the clock of whoever keeps the volume.
+            let probe = store.new_temporary(&store.root()?)?;
+            let now = rustix::fs::fstat(&probe.file)?.st_mtime;
+            store.remove_temporaries(|holder, modified| {
+                *holder != store.holder && now - modified > ABANDONED_SECONDS
+            })
         })
         .await
     }
@@ -630,37 +698,4 @@ fn read_block(mut file: File, left: u64) -> io::Result<(File, Bytes)> {
     }
     block.truncate(length);
     Ok((file, block.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    #[test]
-    fn what_took_a_reports_place_is_not_opened() {
-        let directory = tempfile::tempdir().unwrap();
-        let report = directory.path().join("n.json");
-        let moved = directory.path().join("moved");
-        fs::write(&report, "mine").unwrap();
-        let expected = fs::symlink_metadata(&report).unwrap();
-        assert!(open_same(&report, &expected).unwrap().is_some());
-
-        fs::rename(&report, &moved).unwrap();
-        // A link even to the very file.
-        symlink(&moved, &report).unwrap();
-        assert!(open_same(&report, &expected).unwrap().is_none());
-        // A pipe that nobody writes to: opening it would wait for ever.
-        fs::remove_file(&report).unwrap();
-        let made = std::process::Command::new("mkfifo").arg(&report).status();
-        assert!(made.unwrap().success());
-        assert!(open_same(&report, &expected).unwrap().is_none());
-        fs::remove_file(&report).unwrap();
-        fs::create_dir(&report).unwrap();
-        assert!(open_same(&report, &expected).unwrap().is_none());
-        fs::remove_dir(&report).unwrap();
-        fs::write(&report, "another").unwrap();
-        assert!(open_same(&report, &expected).unwrap().is_none());
-    }
 }

@@ -210,6 +210,7 @@ fn try_variables(
         pod_name: "sample",
         node: SAMPLE_NODE,
         execution_id: &id,
+        token: None,
     };
     job_pod(sample, &spec, instance, &extension.variables)
         .map(drop)

@@ -63,7 +63,7 @@ pub(super) async fn mock(
         signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
     let (config, extension) = load(arguments, environment, extend)?;
     let directory = report_directory(arguments, environment)?;
-    let reports = FsReportStore::new(directory.clone(), ReportDurability::None);
+    let reports = FsReportStore::new(directory.clone(), ReportDurability::None, "mock");
     (reports.probe().await).map_err(|error| vec![unwritable(&directory, &error)])?;
     let listener = bind(arguments, &config).await?;
     let address = (listener.local_addr()).map_err(|error| vec![error.to_string()])?;
@@ -238,6 +238,7 @@ fn job_pod_variables(
         pod_name: &names::plain_pod_name(&config.name, EXAMPLE_NODE, execution),
         node: EXAMPLE_NODE,
         execution_id: execution,
+        token: None,
     };
     let added = (extension.variables).of(&spec, instance, &Container::default())?;
     let variables = added.into_iter().chain(callback_variables(&spec, instance));

@@ -48,6 +48,7 @@ pub(super) async fn render(
         pod_name: &names::plain_pod_name(&config.name, node, &id),
         node,
         execution_id: &id,
+        token: None,
     };
     let pod =
         job_pod(rendered, &spec, instance, &extension).map_err(|error| vec![error.to_string()])?;

@@ -27,12 +27,14 @@ use crate::adapter::kube_cluster::KubeCluster;
 use crate::adapter::os_entropy::OsEntropy;
 use crate::adapter::system_clock::SystemClock;
 use crate::args::{ConfigMapReference, Environment};
-use crate::config::{Config, ReportDurability, report_directory};
+use crate::config::{CallbackAuth, Config, ReportDurability, report_directory};
 use crate::core::callback_key::{CallbackKey, Purpose};
+use crate::core::callback_token::CallbackTokens;
 use crate::core::leadership::Identity;
 use crate::core::lease::ReplicaAddress;
 use crate::extension::{self, Extension};
 use crate::http;
+use crate::http::callback::{Authentication, CallbackRules};
 use crate::http::relay::{self, Relay};
 use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
@@ -101,9 +103,9 @@ async fn start(environment: &Environment, extend: &Arc<Extend>) -> Result<Starte
     })
     .await
     .map_err(|error| vec![error.to_string()])?;
-    let reports = open_reports(&config).await?;
-    let listeners = Listeners::bind(listen, &config).await?;
     let identity = identity(environment, listen, &config);
+    let reports = open_reports(&config, &identity).await?;
+    let listeners = Listeners::bind(listen, &config).await?;
     let settings = Settings {
         owner: top_owner(&cluster, environment.pod_name.as_deref()).await,
         instance: environment
@@ -114,6 +116,8 @@ async fn start(environment: &Environment, extend: &Arc<Extend>) -> Result<Starte
         pod_ip: environment.pod_ip.clone(),
         dev_mode: environment.dev_mode,
         config_map: Some(source(reference, environment, extend)),
+        tokens: (config.callback_auth != CallbackAuth::Off)
+            .then(|| CallbackTokens::new(key.for_purpose(Purpose::Callback))),
         variables,
         template,
         config,
@@ -178,17 +182,21 @@ async fn persist<T, F: Future<Output = Result<T, ClusterError>>>(
     }
 }
 
-async fn open_reports(config: &Config) -> Result<FsReportStore, Failure> {
-    let reports = FsReportStore::new(config.report_directory.clone(), config.report_durability);
-    match reports.probe().await {
-        Ok(()) => Ok(reports),
-        Err(error) => {
-            let directory = config.report_directory.display();
-            Err(vec![format!(
-                "reportDirectory: {directory} cannot be written: {error}; want a directory that this user may write to"
-            )])
-        }
+async fn open_reports(config: &Config, identity: &Identity) -> Result<FsReportStore, Failure> {
+    let directory = config.report_directory.clone();
+    let reports = FsReportStore::new(directory, config.report_durability, &identity.name);
+    reports.probe().await.map_err(|error| {
+        let directory = config.report_directory.display();
+        vec![format!(
+            "reportDirectory: {directory} cannot be written: {error}; want a directory that this user may write to"
+        )]
+    })?;
+    match reports.remove_own_temporaries().await {
+        Ok(0) => {}
+        Ok(files) => info!(files, "what an earlier process left unfinished is removed"),
+        Err(error) => warn!(error = %error, "what an earlier process left unfinished stays"),
     }
+    Ok(reports)
 }
 
 type RealPorts = PortSet<KubeCluster, FsReportStore, SystemClock, OsEntropy>;
@@ -212,7 +220,7 @@ async fn load(
         Err(failure) => failure,
     };
     let directory = report_directory(&config.unwrap_or_default(), &environment.defaults());
-    let volume = FsReportStore::new(directory, ReportDurability::default());
+    let volume = FsReportStore::new(directory, ReportDurability::default(), "");
     let kept = crate::runtime::configuration::kept(&volume).await;
     let loaded = kept.and_then(|kept| of_data(kept).ok());
     if loaded.is_some() {
@@ -316,10 +324,14 @@ async fn supervise(
     } = started;
     let shutdown = CancellationToken::new();
     let metrics = Arc::new(Metrics::new(&settings.config));
-    let (limits, hold) = (
+    let (body_limit, hold) = (
         settings.config.callback_body_limit,
         settings.config.callback_hold_timeout,
     );
+    let authentication = match settings.tokens.clone() {
+        Some(tokens) => Authentication::new(settings.config.callback_auth, tokens),
+        None => Authentication::off(),
+    };
     let reports = ports.reports.clone();
     let (own_name, replica_metrics) = (identity.name.clone(), Arc::clone(&metrics));
     let (replica, handle) = Replica::new(settings, identity, ports, replica_metrics);
@@ -328,9 +340,14 @@ async fn supervise(
         identity: own_name,
         key: key.for_purpose(Purpose::Forwarding),
         forward: HttpForward::new(),
+        authentication: authentication.clone(),
         hold,
     };
-    let callback = http::callback::router(handle.clone(), reports.clone(), OsEntropy, limits);
+    let rules = CallbackRules {
+        body_limit,
+        authentication,
+    };
+    let callback = http::callback::router(handle.clone(), reports.clone(), OsEntropy, rules);
     let callback = relay::callbacks(callback, relay.clone());
     let pages = relay::reports(http::reports::router(reports.clone()), relay);
     let probes = http::probes::router(handle.clone(), reports);

@@ -26,7 +26,6 @@ type IsDefault = fn(&Config) -> bool;
 /// builds the feature removes its row.
 #[rustfmt::skip]
 const WITHOUT_EFFECT: &[(&str, IsDefault)] = &[
-    ("callbackAuth", |c| c.callback_auth == CallbackAuth::default()),
     ("reportQuota", |c| c.report_quota_bytes.is_none()),
 ];
 

@@ -3,7 +3,7 @@
 //! It is kept in the Secret `<name>-callback` and never shown: not in logs, not by `Debug`. Nothing is signed with the key
 //! itself: each purpose has one derived from it, so that what is made for one is worth nothing for another.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -19,12 +19,15 @@ pub const SECRET_KEY: &str = "key";
 pub enum Purpose {
     /// Requests that one replica passes on to another.
     Forwarding,
+    /// Tokens of job pods.
+    Callback,
 }
 
 impl Purpose {
     fn label(self) -> &'static str {
         match self {
             Self::Forwarding => "batch-job-controller forwarding 1",
+            Self::Callback => "batch-job-controller callback 1",
         }
     }
 }
@@ -39,6 +42,31 @@ pub struct SigningKey(Hmac<Sha256>);
 
 /// A signature.
 pub type Signature = [u8; 32];
+
+/// A signature as lower-case hexadecimal digits.
+#[must_use]
+pub fn signature_text(signature: &Signature) -> String {
+    let mut digits = String::with_capacity(2 * signature.len());
+    for byte in signature {
+        // Writing to a string cannot fail.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
+}
+
+/// The signature that [`signature_text`] wrote so, and no other way.
+#[must_use]
+pub fn parse_signature(digits: &str) -> Option<Signature> {
+    let mut signature = Signature::default();
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if digits.len() != 2 * signature.len() || !digits.bytes().all(is_digit) {
+        return None;
+    }
+    for (index, byte) in signature.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(signature)
+}
 
 impl CallbackKey {
     /// The key of these bytes; none where they are fewer than [`KEY_BYTES`].

@@ -5,9 +5,7 @@
 //! remember, since a repeated mark gives nobody anything: the request in it has the rights that it has without, of whoever
 //! could post it anyhow.
 
-use std::fmt::Write as _;
-
-use super::callback_key::{Signature, SigningKey};
+use super::callback_key::{SigningKey, parse_signature, signature_text};
 
 /// The header that carries it.
 pub const HEADER: &str = "batch-job-controller-forwarded";
@@ -27,12 +25,8 @@ impl Passage<'_> {
     /// The mark by the replica `from`.
     #[must_use]
     pub fn mark(&self, from: &str, key: &SigningKey) -> String {
-        let mut mark = String::new();
-        for byte in key.sign(&self.parts(from)) {
-            // Writing to a string cannot fail.
-            let _ = write!(mark, "{byte:02x}");
-        }
-        mark + " " + from
+        let signature = key.sign(&self.parts(from));
+        format!("{} {from}", signature_text(&signature))
     }
 
     /// Whether a replica made that mark for this request.
@@ -47,17 +41,6 @@ impl Passage<'_> {
     fn parts<'b>(&'b self, from: &'b str) -> [&'b str; 4] {
         [self.method, self.target, from, self.to]
     }
-}
-
-fn parse_signature(digits: &str) -> Option<Signature> {
-    let mut signature = Signature::default();
-    if digits.len() != 2 * signature.len() {
-        return None;
-    }
-    for (index, byte) in signature.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(digits.get(2 * index..2 * index + 2)?, 16).ok()?;
-    }
-    Some(signature)
 }
 
 #[cfg(test)]

@@ -77,6 +77,8 @@ pub struct JobPodInstance<'a> {
     pub node: &'a str,
     /// Its execution.
     pub execution_id: &'a ExecutionId,
+    /// What it shows when it calls back, if anything.
+    pub token: Option<&'a str>,
 }
 
 type VariablesOf = dyn Fn(&JobPodSpec, JobPodInstance<'_>, &Container) -> Vec<EnvVar> + Send + Sync;
@@ -198,6 +200,7 @@ fn api_group(api_version: &str) -> &str {
 #[must_use]
 pub fn callback_variables(spec: &JobPodSpec, instance: JobPodInstance<'_>) -> Vec<EnvVar> {
     let url = |endpoint| callback_url(spec, instance, endpoint);
+    let token = (instance.token).map(|token| (CALLBACK_SERVICE_TOKEN, token.to_owned()));
     [
         ("EXECUTION_ID", instance.execution_id.to_string()),
         ("NAMESPACE", spec.namespace.clone()),
@@ -209,6 +212,7 @@ pub fn callback_variables(spec: &JobPodSpec, instance: JobPodInstance<'_>) -> Ve
         ("CALLBACK_SERVICE_EVENT_URL", url("event")),
     ]
     .into_iter()
+    .chain(token)
     .map(|(name, value)| EnvVar {
         name: name.to_owned(),
         value: Some(value),
@@ -220,10 +224,11 @@ pub fn callback_variables(spec: &JobPodSpec, instance: JobPodInstance<'_>) -> Ve
 fn callback_url(spec: &JobPodSpec, instance: JobPodInstance<'_>, endpoint: &str) -> String {
     let origin = spec.callback_origin();
     let node = utf8_percent_encode(instance.node, PATH_SEGMENT);
-    format!(
-        "{origin}/report/{node}/{}/{endpoint}",
-        instance.execution_id
-    )
+    let id = instance.execution_id;
+    match instance.token {
+        None => format!("{origin}/report/{node}/{id}/{endpoint}"),
+        Some(token) => format!("{origin}/report/{node}/{id}/{token}/{endpoint}"),
+    }
 }
 
 /// An IPv6 address stands in brackets before a port.
@@ -284,6 +289,7 @@ mod tests {
             pod_name: "p",
             node: "node-a",
             execution_id: &id,
+            token: None,
         };
         job_pod(template, spec, instance, &setting("FROM_EXTENSION")).unwrap()
     }
@@ -343,6 +349,7 @@ mod tests {
             pod_name: "p",
             node: "node-a",
             execution_id: &id,
+            token: None,
         };
         for name in RESERVED_VARIABLES {
             let error = job_pod(template(&[]), &spec(), instance, &setting(name)).unwrap_err();
@@ -389,12 +396,36 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_in_the_urls_and_in_its_variable() {
+        let id = ExecutionId::parse("202611232359").unwrap();
+        let instance = JobPodInstance {
+            pod_name: "p",
+            node: "node-a",
+            execution_id: &id,
+            token: Some("1-ab"),
+        };
+        let variables = callback_variables(&spec(), instance);
+        let value = |name: &str| {
+            let variable = variables.iter().find(|variable| variable.name == name);
+            variable.unwrap().value.clone().unwrap()
+        };
+        assert_eq!(value(CALLBACK_SERVICE_TOKEN), "1-ab");
+        for (name, endpoint) in [("RESULT", "result"), ("FILE", "file"), ("EVENT", "event")] {
+            assert_eq!(
+                value(&format!("CALLBACK_SERVICE_{name}_URL")),
+                format!("http://10.0.0.7:8090/report/node-a/202611232359/1-ab/{endpoint}")
+            );
+        }
+    }
+
+    #[test]
     fn a_node_name_cannot_leave_its_place_in_the_url() {
         let id = ExecutionId::parse("202611232359").unwrap();
         let instance = JobPodInstance {
             pod_name: "p",
             node: "a/../b?c",
             execution_id: &id,
+            token: None,
         };
         assert_eq!(
             callback_url(&spec(), instance, "file"),

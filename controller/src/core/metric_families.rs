@@ -9,10 +9,11 @@ pub const VERSION: &str = "com_github_bakito_batch_job_controller";
 pub const OWN_PREFIX: &str = "batch_job_controller";
 
 /// The controller's own families, behind [`OWN_PREFIX`] and an underscore.
-pub const OWN: [&str; 20] = [
+pub const OWN: [&str; 21] = [
     "api_requests_total",
     "build_info",
     "callback_requests_total",
+    "callbacks_without_token_total",
     "configuration_usable",
     "decisions_total",
     "execution_duration_seconds",

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod by_hand;
 pub mod callback_key;
+pub mod callback_token;
 pub mod cron_expression;
 pub mod eligibility;
 pub mod event_message;

@@ -196,6 +196,12 @@ impl NodeRun {
         self.attempts
     }
 
+    /// When its newest pod ended; none before.
+    #[must_use]
+    pub fn ended(&self) -> Option<Now> {
+        self.ended
+    }
+
     /// From the creation of its newest pod to its end; none before.
     #[must_use]
     pub fn duration(&self) -> Option<Duration> {

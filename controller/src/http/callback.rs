@@ -1,9 +1,10 @@
-//! The callback API: `POST /report/{node}/{execution}/result|file|event`.
+//! The callback API: `POST /report/{node}/{execution}/result|file|event`, with a token before the endpoint where the pod got one.
 //!
-//! Of several faults the first is answered: unknown path 404, method 405, not the leader 503, pair 406, size 413, content 400, name taken 409, no
-//! space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
+//! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size 413, content 400,
+//! name taken or older attempt 409, no space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
 //! are small and read whole. Answers are one line of text for the job's author.
 
+mod authentication;
 mod faults;
 mod file;
 mod incoming;
@@ -11,6 +12,7 @@ mod target;
 
 use std::future::Future;
 use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -21,6 +23,8 @@ use http::{Method, StatusCode, header};
 use http_body_util::LengthLimitError;
 use tracing::{Instrument as _, debug, info, warn};
 
+pub use self::authentication::Authentication;
+use self::authentication::{Shown, unauthorized};
 use self::target::{Endpoint, Target};
 use super::error::HttpError;
 use crate::config::CallbackBodyLimit;
@@ -34,6 +38,25 @@ use crate::runtime::event::PostEventError;
 use crate::runtime::handle::ControllerHandle;
 use crate::runtime::replica::ReplicaHandle;
 
+/// What requests are held to.
+#[derive(Debug, Clone)]
+pub struct CallbackRules {
+    /// The largest bodies.
+    pub body_limit: CallbackBodyLimit,
+    /// Who is let in.
+    pub authentication: Authentication,
+}
+
+/// Everybody is let in.
+impl From<CallbackBodyLimit> for CallbackRules {
+    fn from(body_limit: CallbackBodyLimit) -> Self {
+        Self {
+            body_limit,
+            authentication: Authentication::off(),
+        }
+    }
+}
+
 /// What requests share.
 #[derive(Debug, Clone)]
 struct Api<R, E> {
@@ -41,6 +64,9 @@ struct Api<R, E> {
     reports: R,
     entropy: E,
     limits: CallbackBodyLimit,
+    authentication: Authentication,
+    /// The newest execution of which it was logged that somebody calls back without a token.
+    told: Arc<Mutex<Option<ExecutionId>>>,
 }
 
 /// What a request has while this replica leads.
@@ -57,6 +83,8 @@ struct Callbacks<R, E> {
 struct Caller {
     node: String,
     execution: ExecutionId,
+    /// That of its token, where it showed one.
+    attempt: Option<u32>,
 }
 
 /// The router of the callback port.
@@ -64,13 +92,19 @@ pub fn router<R: ReportStore, E: Entropy>(
     replica: impl Into<ReplicaHandle>,
     reports: R,
     entropy: E,
-    limits: CallbackBodyLimit,
+    rules: impl Into<CallbackRules>,
 ) -> Router {
+    let CallbackRules {
+        body_limit,
+        authentication,
+    } = rules.into();
     let api = Api {
         replica: replica.into(),
         reports,
         entropy,
-        limits,
+        limits: body_limit,
+        authentication,
+        told: Arc::default(),
     };
     Router::new()
         .fallback(dispatch::<R, E>)
@@ -104,6 +138,7 @@ impl<R: ReportStore, E: Entropy> Api<R, E> {
         if request.method() != Method::POST {
             return Err(HttpError::method_not_allowed("POST"));
         }
+        let shown = self.authentication.check(&target, request.headers())?;
         // `http::relay` takes such an answer for its cue.
         let leading = self.replica.leading();
         let handle = leading.map_err(|why| HttpError::elsewhere(why.to_string()))?;
@@ -113,34 +148,93 @@ impl<R: ReportStore, E: Entropy> Api<R, E> {
             entropy: self.entropy.clone(),
             limits: self.limits,
         };
-        callbacks.answer(target, request).await
+        let caller = callbacks.admit(target.node, &target.execution, shown)?;
+        if shown == Shown::Nothing {
+            self.note_without_token(&caller);
+        }
+        callbacks.answer(caller, target.endpoint, request).await
+    }
+
+    /// Counts it, and says it once an execution.
+    fn note_without_token(&self, caller: &Caller) {
+        self.replica.metrics().own().callback_without_token();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() != Some(&caller.execution) {
+            *told = Some(caller.execution.clone());
+            info!(
+                execution_id = %caller.execution,
+                node = caller.node,
+                "callback without a token: its script does not use the URLs in its environment; callbackAuth: required would refuse it"
+            );
+        }
     }
 }
 
 impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
-    async fn answer(&self, target: Target, request: Request) -> Result<(), HttpError> {
-        let caller = self.admit(target.node, &target.execution)?;
+    async fn answer(
+        &self,
+        caller: Caller,
+        endpoint: Endpoint,
+        request: Request,
+    ) -> Result<(), HttpError> {
         if self.handle.admits_every_pair() {
             // Here any execution may be posted to, also one that left the history. Where this fails, storing says so.
             let _ = self.reports.create_execution(&caller.execution).await;
         }
-        match target.endpoint {
+        match endpoint {
             Endpoint::Result => self.result(caller, request).await,
             Endpoint::File => self.file(caller, request).await,
             Endpoint::Event => self.event(caller, request).await,
         }
     }
 
-    fn admit(&self, node: String, execution: &str) -> Result<Caller, HttpError> {
-        match self.handle.admits(&node, execution) {
-            Some(execution) => Ok(Caller { node, execution }),
-            None => Err(not_admitted()),
+    fn admit(&self, node: String, execution: &str, shown: Shown) -> Result<Caller, HttpError> {
+        // Asked first: what is read meanwhile is admitted by then.
+        let is_unread = self.handle.is_unread(execution);
+        let execution = match self.handle.admits(&node, execution) {
+            Some(execution) => execution,
+            // `http::relay` holds it.
+            None if is_unread => {
+                return Err(HttpError::elsewhere(
+                    "the leader still reads what kept executions left: try again",
+                ));
+            }
+            None => return Err(not_admitted()),
+        };
+        let attempt = match shown {
+            Shown::Attempt(attempt) => Some(attempt),
+            Shown::Nothing | Shown::Whatever => None,
+        };
+        if attempt.is_some() && self.handle.have_tokens_ended(&execution, &node) {
+            return Err(unauthorized(
+                "token: it ended ten minutes after its job pod",
+            ));
         }
+        Ok(Caller {
+            node,
+            execution,
+            attempt,
+        })
+    }
+
+    /// Refuses what an older attempt has to report: it never replaces what a newer one reported.
+    fn check_attempt(&self, caller: &Caller) -> Result<(), HttpError> {
+        let is_superseded = caller.attempt.is_some_and(|attempt| {
+            (self.handle).is_superseded(&caller.execution, &caller.node, attempt)
+        });
+        if is_superseded {
+            return Err(HttpError::new(
+                StatusCode::CONFLICT,
+                "token: of an older attempt; a newer one runs on this node",
+            ));
+        }
+        Ok(())
     }
 
     async fn result(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
         let body = read_whole(request, self.limits.result_bytes).await?;
         let results = parse_results(&body).map_err(|error| refused(&caller, error.to_string()))?;
+        self.check_attempt(&caller)?;
         let callbacks = self.clone();
         to_its_end(async move { callbacks.store_result(caller, body, results).await }).await
     }
@@ -185,9 +279,10 @@ pub(super) enum Reading {
 }
 
 /// How the body of a request is read; none where it gets its answer without a leader.
-pub(super) fn reading(method: &Method, path: &str) -> Option<Reading> {
-    let target = Target::parse(path).ok()?;
-    (method == Method::POST).then_some(match target.endpoint {
+pub(super) fn reading(authentication: &Authentication, request: &Request) -> Option<Reading> {
+    let target = Target::parse(request.uri().path()).ok()?;
+    authentication.check(&target, request.headers()).ok()?;
+    (request.method() == Method::POST).then_some(match target.endpoint {
         Endpoint::Result | Endpoint::Event => Reading::Whole,
         Endpoint::File => Reading::Streamed,
     })
@@ -314,6 +409,7 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
 
     /// Refuses a name that belongs to another node of the list.
     fn check_owner(&self, caller: &Caller, name: &str) -> Result<(), HttpError> {
+        self.check_attempt(caller)?;
         match self
             .handle
             .owner_of_name(&caller.execution, &caller.node, name)

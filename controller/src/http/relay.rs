@@ -27,7 +27,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use self::kept_body::{KeptBody, KeptBodyError};
-use super::callback::{self, Reading};
+use super::callback::{self, Authentication, Reading};
 use super::error::{Elsewhere, HttpError};
 use crate::core::callback_key::SigningKey;
 use crate::core::forward_mark::{HEADER, Passage};
@@ -76,6 +76,8 @@ pub struct Relay<F> {
     pub key: SigningKey,
     /// The way to the others.
     pub forward: F,
+    /// Who is let in, before anything is kept of a request.
+    pub authentication: Authentication,
     /// How long a callback waits for a leader: `callbackHoldTimeout`.
     pub hold: Duration,
 }
@@ -105,7 +107,7 @@ async fn callback<F: Forward>(
     State(relayed): State<Arc<Relayed<F>>>,
     request: Request,
 ) -> Response {
-    let Some(reading) = callback::reading(request.method(), request.uri().path()) else {
+    let Some(reading) = callback::reading(&relayed.relay.authentication, &request) else {
         // No leader is needed to say what is wrong with it.
         return relayed.here(request).await;
     };

@@ -72,6 +72,7 @@ pub struct OwnMetrics {
     callback_requests: IntCounterVec,
     relay: RelayMetrics,
     api_requests: IntCounterVec,
+    callbacks_without_token: IntCounter,
     report_bytes: IntCounter,
     report_store_usable: IntGauge,
     dropped_ticks: IntCounterVec,
@@ -175,6 +176,11 @@ impl OwnMetrics {
                 "api_requests_total",
                 "Calls to the Kubernetes API, by verb and outcome (ok, or the kind of failure).",
                 &["verb", "code"],
+            ),
+            callbacks_without_token: counter(
+                &registry,
+                "callbacks_without_token_total",
+                "Callbacks that were let in without a token (callbackAuth: permissive).",
             ),
             report_bytes: counter(
                 &registry,
@@ -310,6 +316,11 @@ impl OwnMetrics {
         self.callback_requests
             .with_label_values(&[endpoint, &code.to_string()])
             .inc();
+    }
+
+    /// A callback was let in that showed no token.
+    pub fn callback_without_token(&self) {
+        self.callbacks_without_token.inc();
     }
 
     /// A call to the Kubernetes API ended.

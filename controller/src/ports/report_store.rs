@@ -168,6 +168,12 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
     /// `NotFound` where there is none, or `Unavailable`.
     fn get_own(&self, name: &str) -> impl Future<Output = Result<Bytes, ReportStoreError>> + Send;
 
+    /// Removes what other processes began to store and have not gone on with for ten minutes: they are gone. Answers how many. For
+    /// the leader alone. A store that keeps nothing unfinished has nothing to remove.
+    fn remove_abandoned(&self) -> impl Future<Output = Result<usize, ReportStoreError>> + Send {
+        std::future::ready(Ok(0))
+    }
+
     /// Whether a report could be written now: tries it.
     fn probe(&self) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 }

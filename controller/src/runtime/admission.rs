@@ -1,14 +1,17 @@
-//! Who may call back: the pairs of node and execution whose pod was created, in the kept executions.
+//! Who may call back: the pairs of node and execution whose pod was created, in the kept executions, and until when a pod's token is
+//! good.
 //!
 //! Written by the controller's loop before a create is sent, read by every request: a short lock, never held over I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use super::ordered_watch as watch;
 use crate::core::ids::ExecutionId;
 use crate::core::names;
 use crate::core::report_name;
+use crate::core::time::Monotonic;
 
 /// The table of pairs. Memory: a name per node and kept execution.
 #[derive(Debug)]
@@ -16,14 +19,27 @@ pub struct Admission {
     dev_mode: bool,
     is_complete: watch::Sender<bool>,
     executions: RwLock<BTreeMap<ExecutionId, Admitted>>,
+    /// Kept executions that are not in the table yet.
+    unread: RwLock<BTreeSet<ExecutionId>>,
 }
 
 #[derive(Debug)]
 struct Admitted {
     /// The frozen list.
     nodes: BTreeSet<Box<str>>,
-    created: BTreeSet<Box<str>>,
+    created: BTreeMap<Box<str>, Created>,
 }
+
+/// What was created for a node.
+#[derive(Debug, Clone, Copy)]
+struct Created {
+    newest_attempt: u32,
+    /// When the tokens of its pods end; none while one may run.
+    tokens_end: Option<Monotonic>,
+}
+
+/// How long a token is good after its pod has ended: what a job posts at its very end may be held, forwarded and repeated.
+const TOKEN_GRACE: Duration = Duration::from_mins(10);
 
 impl Admission {
     /// An empty table; with `dev_mode` every well-formed pair is admitted.
@@ -33,6 +49,7 @@ impl Admission {
             dev_mode,
             is_complete: watch::Sender::new(false),
             executions: RwLock::default(),
+            unread: RwLock::default(),
         }
     }
 
@@ -47,20 +64,73 @@ impl Admission {
         let _ = self.is_complete.subscribe().wait_for(|is| *is).await;
     }
 
+    /// These executions are kept, and will be read.
+    pub fn await_history(&self, kept: &[ExecutionId]) {
+        let mut unread = self.unread.write().unwrap_or_else(PoisonError::into_inner);
+        *unread = kept.iter().cloned().collect();
+    }
+
+    /// What is left of that execution is in the table.
+    pub fn history_read(&self, id: &ExecutionId) {
+        let mut unread = self.unread.write().unwrap_or_else(PoisonError::into_inner);
+        unread.remove(id);
+    }
+
+    /// Whether that execution is kept and not in the table yet: a pair that is not admitted may be so in a moment.
+    #[must_use]
+    pub fn is_unread(&self, execution: &str) -> bool {
+        let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
+        ExecutionId::parse(execution).is_some_and(|id| unread.contains(&id))
+    }
+
     /// An execution begins with this frozen list.
     pub fn begin<'a>(&self, id: &ExecutionId, nodes: impl IntoIterator<Item = &'a str>) {
         let admitted = Admitted {
             nodes: nodes.into_iter().map(Box::from).collect(),
-            created: BTreeSet::new(),
+            created: BTreeMap::new(),
         };
         self.write().insert(id.clone(), admitted);
     }
 
-    /// The pod of the pair is about to be created.
-    pub fn admit(&self, id: &ExecutionId, node: &str) {
+    /// The pod of that attempt on the node is about to be created.
+    pub fn admit(&self, id: &ExecutionId, node: &str, attempt: u32) {
         if let Some(admitted) = self.write().get_mut(id) {
-            admitted.created.insert(node.into());
+            let created = Created {
+                newest_attempt: attempt,
+                tokens_end: None,
+            };
+            admitted.created.insert(node.into(), created);
         }
+    }
+
+    /// The newest pod on the node ended `ago`.
+    pub fn ended(&self, id: &ExecutionId, node: &str, now: Monotonic, ago: Duration) {
+        let mut table = self.write();
+        if let Some(created) = table
+            .get_mut(id)
+            .and_then(|admitted| admitted.created.get_mut(node))
+        {
+            created.tokens_end = Some(now.after(TOKEN_GRACE.saturating_sub(ago)));
+        }
+    }
+
+    /// Whether the tokens of that pair have ended.
+    #[must_use]
+    pub fn have_tokens_ended(&self, id: &ExecutionId, node: &str, now: Monotonic) -> bool {
+        let created = self.created(id, node);
+        let ends = created.and_then(|created| created.tokens_end);
+        ends.is_some_and(|ends| ends <= now)
+    }
+
+    /// Whether there is a newer attempt on the node than that one.
+    #[must_use]
+    pub fn is_superseded(&self, id: &ExecutionId, node: &str, attempt: u32) -> bool {
+        let created = self.created(id, node);
+        created.is_some_and(|created| created.newest_attempt > attempt)
+    }
+
+    fn created(&self, id: &ExecutionId, node: &str) -> Option<Created> {
+        self.read().get(id)?.created.get(node).copied()
     }
 
     /// The execution left the history.
@@ -81,23 +151,23 @@ impl Admission {
         if self.dev_mode {
             return names::is_dns_subdomain(node).then_some(id);
         }
-        let table = self
-            .executions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        table.get(&id)?.created.contains(node).then_some(id)
+        let is_admitted = self.read().get(&id)?.created.contains_key(node);
+        is_admitted.then_some(id)
     }
 
     /// The other node whose report `stored_name` would be, if it is one.
     #[must_use]
     pub fn owner_of_name(&self, id: &ExecutionId, node: &str, stored_name: &str) -> Option<String> {
-        let table = self
-            .executions
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let table = self.read();
         let nodes = &table.get(id)?.nodes;
         report_name::other_owner(stored_name, node, |other| nodes.contains(other))
             .map(str::to_owned)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ExecutionId, Admitted>> {
+        self.executions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<ExecutionId, Admitted>> {

@@ -162,12 +162,17 @@ impl<P: Ports> Controller<P> {
         let admission = Arc::new(Admission::new(settings.dev_mode));
         metrics.own().suspended(settings.config.suspend);
         let (fence, clock) = (term.writes.fence.clone(), ports.clock().clone());
+        let now = {
+            let clock = clock.clone();
+            move || clock.monotonic()
+        };
         let may_act = move || fence.is_open(clock.monotonic());
         let handle = ControllerHandle::new(
             sender.clone(),
             Arc::clone(&admission),
             Arc::clone(&metrics),
             may_act,
+            now,
         );
         let schedule = ScheduleState {
             stopped: false,
@@ -360,7 +365,12 @@ impl<P: Ports> Controller<P> {
             Event::ReplaceRecorded { old, next } => {
                 self.replace_recorded(now, old.as_ref(), next);
             }
-            Event::HistoryFound(id, summary) => self.history_found(&id, &summary),
+            Event::HistoryRead(id, summary) => {
+                if let Some(summary) = summary {
+                    self.history_found(now, &id, &summary);
+                }
+                self.admission.history_read(&id);
+            }
             Event::ResultFound {
                 execution,
                 node,
@@ -430,6 +440,7 @@ impl<P: Ports> Controller<P> {
             "execution started"
         );
         self.warn_of_many_series(plan.nodes.len());
+        self.remove_abandoned();
         let cancelled = (self.in_progress.as_mut()).and_then(|claim| claim.cancelled.take());
         let found = match (prepared.found, cancelled) {
             (found, None) => found,
@@ -465,7 +476,12 @@ impl<P: Ports> Controller<P> {
         };
         let called = execution.nodes().iter().filter(|node| node.may_call_back());
         for node in called {
-            self.admission.admit(&id, node.node());
+            self.admission.admit(&id, node.node(), node.attempts());
+            if let Some(ended) = node.ended() {
+                let ago = Duration::try_from(now.wall.duration_since(ended.wall));
+                let ago = ago.unwrap_or_default();
+                self.admission.ended(&id, node.node(), now.monotonic, ago);
+            }
         }
         let reports = self.api.ports.reports().clone();
         let watch = watches::nodes(

@@ -39,8 +39,8 @@ pub(super) enum Event {
     CancelRecorded(Claim),
     /// The record says that `old`, if anything, is cancelled, and that `next` follows it.
     ReplaceRecorded { old: Option<Claim>, next: Claim },
-    /// A kept execution's summary was found on the volume.
-    HistoryFound(ExecutionId, Box<ExecutionSummary>),
+    /// A kept execution's summary was looked for on the volume, and perhaps found.
+    HistoryRead(ExecutionId, Option<Box<ExecutionSummary>>),
     /// A kept execution's result was found on the volume.
     ResultFound {
         execution: ExecutionId,

@@ -10,6 +10,7 @@ use super::event::{Callback, Event, PostEventError};
 use crate::core::event_message::EventReport;
 use crate::core::ids::ExecutionId;
 use crate::core::report::Results;
+use crate::core::time::Monotonic;
 use crate::metrics::Metrics;
 
 /// A handle on the controller's loop. Cheap to clone.
@@ -19,6 +20,7 @@ pub struct ControllerHandle {
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     may_act: Arc<dyn Fn() -> bool + Send + Sync>,
+    now: Arc<dyn Fn() -> Monotonic + Send + Sync>,
 }
 
 impl fmt::Debug for ControllerHandle {
@@ -33,12 +35,14 @@ impl ControllerHandle {
         admission: Arc<Admission>,
         metrics: Arc<Metrics>,
         may_act: impl Fn() -> bool + Send + Sync + 'static,
+        now: impl Fn() -> Monotonic + Send + Sync + 'static,
     ) -> Self {
         Self {
             events,
             admission,
             metrics,
             may_act: Arc::new(may_act),
+            now: Arc::new(now),
         }
     }
 
@@ -69,6 +73,25 @@ impl ControllerHandle {
     #[must_use]
     pub fn admits(&self, node: &str, execution: &str) -> Option<ExecutionId> {
         self.admission.admits(node, execution)
+    }
+
+    /// Whether a pair of that execution that may not call back may in a moment: what is left of a kept execution is read after a start.
+    #[must_use]
+    pub fn is_unread(&self, execution: &str) -> bool {
+        self.admission.is_unread(execution)
+    }
+
+    /// Whether the tokens of the pair's pods have ended: ten minutes after the newest one's end.
+    #[must_use]
+    pub fn have_tokens_ended(&self, execution: &ExecutionId, node: &str) -> bool {
+        let now = (self.now)();
+        self.admission.have_tokens_ended(execution, node, now)
+    }
+
+    /// Whether a newer attempt than that one was created for the pair.
+    #[must_use]
+    pub fn is_superseded(&self, execution: &ExecutionId, node: &str, attempt: u32) -> bool {
+        self.admission.is_superseded(execution, node, attempt)
     }
 
     /// Whether every well-formed pair is admitted, whatever has been run.

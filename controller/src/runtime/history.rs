@@ -1,4 +1,5 @@
-//! What kept executions left on the volume, exported again after a start: newest first, in the background.
+//! What kept executions left on the volume, exported again after a start: newest first, in the background. Summaries come before
+//! results: callbacks wait for them.
 //!
 //! It tells the loop, which knows what has left the history meanwhile and what has arrived since.
 
@@ -22,18 +23,19 @@ pub(super) async fn restore<R: ReportStore>(
     result_bytes_max: u64,
     events: mpsc::Sender<Event>,
 ) {
+    for execution in kept.iter().rev() {
+        let summary = read_summary(&reports, &clock, execution).await;
+        let read = Event::HistoryRead(execution.clone(), summary.map(Box::new));
+        if events.send(read).await.is_err() {
+            return;
+        }
+    }
     for execution in kept.into_iter().rev() {
         let summary = read_summary(&reports, &clock, &execution).await;
         // Without a summary any name may be a node's: the Go original wrote none.
         let nodes: Option<BTreeSet<String>> = summary
             .as_ref()
             .map(|summary| summary.nodes.iter().map(|node| node.node.clone()).collect());
-        if let Some(summary) = summary {
-            let found = Event::HistoryFound(execution.clone(), Box::new(summary));
-            if events.send(found).await.is_err() {
-                return;
-            }
-        }
         let files = match patiently(&clock, || reports.list(&execution)).await {
             Ok(files) => files,
             Err(error) => {

@@ -13,6 +13,7 @@ use super::handle::ControllerHandle;
 use crate::core::event_message::EventReport;
 use crate::core::ids::ExecutionId;
 use crate::core::report::Results;
+use crate::core::time::Monotonic;
 use crate::metrics::Metrics;
 
 /// Requests that may wait to be handed on.
@@ -55,7 +56,8 @@ pub fn start(
     mut receive: impl FnMut(Received) + Send + 'static,
 ) -> (ControllerHandle, impl Future<Output = ()> + Send) {
     let (sender, mut events) = mpsc::channel(QUEUE_LENGTH);
-    let handle = ControllerHandle::new(sender, Arc::new(Admission::new(true)), metrics, || true);
+    let admission = Arc::new(Admission::new(true));
+    let handle = ControllerHandle::new(sender, admission, metrics, || true, || Monotonic::START);
     let run = async move {
         while let Some(event) = events.recv().await {
             if let Event::Callback(callback) = event {

@@ -34,6 +34,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use self::configuration::ConfigMapSource;
 use crate::config::Config;
 use crate::config::pod_template::PodTemplate;
+use crate::core::callback_token::CallbackTokens;
 use crate::core::job_pod::ExtensionVariables;
 use crate::ports::clock::Clock;
 use crate::ports::cluster::Cluster;
@@ -114,6 +115,8 @@ pub struct Settings {
     pub dev_mode: bool,
     /// The ConfigMap that it is told by while it runs; none where nobody tells it anything.
     pub config_map: Option<ConfigMapSource>,
+    /// What makes the tokens of job pods; none where they get none.
+    pub tokens: Option<CallbackTokens>,
     /// What owns the job pods.
     pub owner: Option<OwnerReference>,
     /// What an extension adds to the environment of job pods.

@@ -15,12 +15,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use controller::core::callback_key::{CallbackKey, KEY_BYTES, Purpose};
+use controller::core::callback_token::CallbackTokens;
 use controller::core::ids::ExecutionId;
 use controller::ports::clock::{Clock, Monotonic};
 use controller::ports::entropy::Entropy;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use uuid::Uuid;
+
+/// The tokens of job pods here.
+pub fn tokens() -> CallbackTokens {
+    let key = CallbackKey::new(vec![7; KEY_BYTES]).unwrap();
+    CallbackTokens::new(key.for_purpose(Purpose::Callback))
+}
 
 /// Long beyond anything that a test waits for, in virtual time.
 pub const PATIENCE: Duration = Duration::from_hours(2);

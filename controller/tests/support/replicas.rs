@@ -13,6 +13,7 @@ use controller::core::callback_key::{CallbackKey, KEY_BYTES, Purpose, SigningKey
 use controller::core::job_pod::ExtensionVariables;
 use controller::core::leadership::Identity;
 use controller::core::lease::{LeaseRecord, ReplicaAddress};
+use controller::http::callback::Authentication;
 use controller::http::relay::{self, Relay};
 use controller::http::{self as server, callback, probes};
 use controller::metrics::Metrics;
@@ -97,6 +98,7 @@ impl Site {
             pod_ip: Some("10.1.2.3".to_owned()),
             dev_mode: false,
             config_map: None,
+            tokens: None,
             owner: None,
             variables: ExtensionVariables::default(),
         };
@@ -117,6 +119,7 @@ impl Site {
         let (replica, handle) = Replica::new(settings, identity, ports, Arc::clone(&metrics));
         let limits = self.config.callback_body_limit;
         let relay = Relay {
+            authentication: Authentication::off(),
             replica: handle.clone(),
             identity: name.to_owned(),
             key,

@@ -71,7 +71,7 @@ impl Drop for TestUpload {
 impl TestReports {
     pub fn new(directory: PathBuf) -> Self {
         Self {
-            store: FsReportStore::new(directory, ReportDurability::None),
+            store: FsReportStore::new(directory, ReportDurability::None, "c-0"),
             fault: Arc::default(),
             open_uploads: Arc::default(),
         }

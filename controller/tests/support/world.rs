@@ -9,9 +9,10 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use controller::config::pod_template::PodTemplate;
-use controller::config::{self, Config, EnvironmentDefaults};
+use controller::config::{self, CallbackAuth, Config, EnvironmentDefaults};
 use controller::core::job_pod::ExtensionVariables;
 use controller::core::summary::ExecutionSummary;
+use controller::http::callback::{Authentication, CallbackRules};
 use controller::http::{self as server, callback};
 use controller::metrics::Metrics;
 use controller::runtime::configuration::{ConfigMapSource, Configuration};
@@ -28,7 +29,7 @@ use tower::ServiceExt as _;
 
 use super::cluster::TestCluster;
 use super::reports::TestReports;
-use super::{PATIENCE, TestClock, TestEntropy, instant};
+use super::{PATIENCE, TestClock, TestEntropy, instant, tokens};
 
 const TEMPLATE: &str = "
 kind: Pod
@@ -117,7 +118,11 @@ impl Setup {
         let reports = TestReports::new(directory.path().to_owned());
         let entropy = TestEntropy::default();
         let metrics = Arc::new(Metrics::new(&config));
-        let limits = config.callback_body_limit;
+        let rules = CallbackRules {
+            body_limit: config.callback_body_limit,
+            authentication: Authentication::new(config.callback_auth, tokens()),
+        };
+        let tokens = (config.callback_auth != CallbackAuth::Off).then(tokens);
         let settings = Settings {
             config,
             template: PodTemplate::parse(&self.template).unwrap(),
@@ -126,6 +131,7 @@ impl Setup {
             pod_ip: self.pod_ip,
             dev_mode: self.dev_mode,
             config_map: Some(source(self.variables.clone())),
+            tokens,
             owner: None,
             variables: self.variables,
         };
@@ -136,7 +142,7 @@ impl Setup {
             entropy: entropy.clone(),
         };
         let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
-        let router = callback::router(handle.clone(), reports.clone(), entropy, limits);
+        let router = callback::router(handle.clone(), reports.clone(), entropy, rules);
         World {
             setup,
             cluster,

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use controller::config::CallbackAuth;
 use controller::core::callback_key::{CallbackKey, KEY_BYTES, Purpose, SigningKey};
+use controller::core::callback_token::CallbackTokens;
 use controller::core::job_pod::ExtensionVariables;
 use controller::core::leadership::Identity;
 use controller::core::lease::ReplicaAddress;
 use controller::http;
+use controller::http::callback::{Authentication, CallbackRules};
 use controller::http::relay::{self, Relay};
 use controller::metrics::Metrics;
 use controller::runtime::replica::{Replica, ReplicaHandle};
@@ -338,6 +341,7 @@ impl Site {
         let config = &self.scenario.config;
         let metrics = Arc::new(Metrics::new(config));
         let address = format!("10.128.{slot}.{pod}");
+        let tokens = CallbackTokens::new(key_for(Purpose::Callback));
         let settings = Settings {
             template: self.scenario.template.clone(),
             namespace: NAMESPACE.to_owned(),
@@ -348,6 +352,7 @@ impl Site {
             variables: ExtensionVariables::default(),
             config: config.clone(),
             config_map: None,
+            tokens: Some(tokens.clone()),
         };
         let me = Identity {
             name: identity.to_string(),
@@ -381,11 +386,12 @@ impl Site {
         };
         let (reports, entropy) = (ports.reports.clone(), ports.entropy.clone());
         let (replica, handle) = Replica::new(settings, me, ports, Arc::clone(&metrics));
-        let limits = config.callback_body_limit;
+        let authentication = Authentication::new(CallbackAuth::Required, tokens);
         let relay = Relay {
+            authentication: authentication.clone(),
             replica: handle.clone(),
             identity: identity.to_string(),
-            key: signing_key(),
+            key: key_for(Purpose::Forwarding),
             forward: ProcessForward {
                 inner: self.network.from(&address),
                 life: life.clone(),
@@ -393,7 +399,11 @@ impl Site {
             },
             hold: config.callback_hold_timeout,
         };
-        let router = http::callback::router(handle.clone(), reports, entropy, limits);
+        let rules = CallbackRules {
+            body_limit: config.callback_body_limit,
+            authentication,
+        };
+        let router = http::callback::router(handle.clone(), reports, entropy, rules);
         let router = relay::callbacks(router, relay);
         let reachable = while_it_runs(router.clone(), life.clone());
         self.network.listen(&address, PORT, reachable);
@@ -438,10 +448,9 @@ impl Site {
     }
 }
 
-fn signing_key() -> SigningKey {
+fn key_for(purpose: Purpose) -> SigningKey {
     let key = CallbackKey::new(KEY.to_vec());
-    key.expect("it is long enough")
-        .for_purpose(Purpose::Forwarding)
+    key.expect("it is long enough").for_purpose(purpose)
 }
 
 /// The router of a process as others reach it.

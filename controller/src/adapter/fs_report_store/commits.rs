@@ -1,37 +1,56 @@
 //! Reports get their names in batches: what arrives while a batch is written and synced is the next, and shares the turn of
-//! the thread for files and, where reports are to survive a loss of power, the sync of the directory.
+//! the thread for files, the opening of the directory and, where reports are to survive a loss of power, its sync.
 //!
 //! A batch waits for nothing: a wait of a millisecond was tried, and gathered next to nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::sync_directory;
+use super::directory::Directory;
 use super::temporary::Temporary;
 use crate::config::ReportDurability;
+use crate::core::ids::ExecutionId;
+
+/// What a report has come to, before it gets its name.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// Its content, under another name.
+    Temporary(Temporary),
+    /// It is there already, with this very content.
+    Same(File),
+}
 
 /// Writes the temporary file of a report.
-type Write = Box<dyn FnOnce() -> io::Result<Temporary> + Send>;
+type Write = Box<dyn FnOnce(&mut Directories) -> io::Result<Written> + Send>;
+
+/// Opens the directory of an execution.
+type Open = Box<dyn FnOnce() -> io::Result<Directory> + Send>;
 
 type Answer = oneshot::Sender<io::Result<()>>;
 
-/// What is to be done to the file `target`.
+/// What is to be done to a file.
 enum Work {
-    /// Write a temporary file and put it in the target's place.
+    /// Write a temporary file and give it the file's name.
     Replace(Write),
     /// Write on at its end.
-    Append(Bytes),
+    Append(Open, Bytes),
+}
+
+/// A file of an execution.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Target {
+    pub(super) execution: ExecutionId,
+    pub(super) name: String,
 }
 
 struct Commit {
-    target: PathBuf,
+    target: Target,
     work: Work,
     answer: Answer,
 }
@@ -49,7 +68,14 @@ pub(super) struct Commits {
     durability: ReportDurability,
     queue: Arc<Mutex<Queue>>,
     /// One file is appended to again and again.
-    open: Arc<Mutex<Option<(PathBuf, File)>>>,
+    open: Arc<Mutex<Option<Appended>>>,
+}
+
+/// A file that is kept open to be appended to.
+struct Appended {
+    target: Target,
+    directory: Directory,
+    file: File,
 }
 
 impl std::fmt::Debug for Commits {
@@ -83,8 +109,8 @@ impl Commits {
     /// Once polled, the report is committed whether the answer is awaited or not.
     pub(super) async fn replace(
         &self,
-        target: PathBuf,
-        write: impl FnOnce() -> io::Result<Temporary> + Send + 'static,
+        target: Target,
+        write: impl FnOnce(&mut Directories) -> io::Result<Written> + Send + 'static,
     ) -> io::Result<()> {
         self.commit(target, Work::Replace(Box::new(write))).await
     }
@@ -96,11 +122,17 @@ impl Commits {
     ///
     /// # Cancel safety
     /// As [`Self::replace`].
-    pub(super) async fn append(&self, target: PathBuf, bytes: Bytes) -> io::Result<()> {
-        self.commit(target, Work::Append(bytes)).await
+    pub(super) async fn append(
+        &self,
+        target: Target,
+        open: impl FnOnce() -> io::Result<Directory> + Send + 'static,
+        bytes: Bytes,
+    ) -> io::Result<()> {
+        self.commit(target, Work::Append(Box::new(open), bytes))
+            .await
     }
 
-    async fn commit(&self, target: PathBuf, work: Work) -> io::Result<()> {
+    async fn commit(&self, target: Target, work: Work) -> io::Result<()> {
         let (answer, answered) = oneshot::channel();
         let must_serve = {
             let mut queue = self.queue();
@@ -120,19 +152,15 @@ impl Commits {
     }
 
     /// The file that was appended to last, if it is this one and still there.
-    fn take_open(&self, target: &Path) -> io::Result<Option<File>> {
-        let Some((path, file)) = self.open().take() else {
+    fn take_open(&self, target: &Target) -> io::Result<Option<Appended>> {
+        let Some(appended) = self.open().take() else {
             return Ok(None);
         };
-        let is_there = path == target && file.metadata()?.nlink() > 0;
-        Ok(is_there.then_some(file))
+        let is_there = appended.target == *target && appended.file.metadata()?.nlink() > 0;
+        Ok(is_there.then_some(appended))
     }
 
-    fn keep_open(&self, target: PathBuf, file: File) {
-        *self.open() = Some((target, file));
-    }
-
-    fn open(&self) -> MutexGuard<'_, Option<(PathBuf, File)>> {
+    fn open(&self) -> MutexGuard<'_, Option<Appended>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,12 +180,20 @@ struct Batch {
     has_begun: bool,
 }
 
+/// What of a batch goes to the end of one file.
+struct Appends {
+    open: Open,
+    together: Vec<u8>,
+    answers: Vec<Answer>,
+}
+
 impl Batch {
     fn run(mut self) {
         self.has_begun = true;
         let batch = std::mem::take(&mut self.commits.queue().waiting);
+        let mut directories = Directories::new(self.commits.durability);
         let mut written = Vec::with_capacity(batch.len());
-        let mut appends: BTreeMap<PathBuf, (Vec<u8>, Vec<Answer>)> = BTreeMap::new();
+        let mut appends: BTreeMap<Target, Appends> = BTreeMap::new();
         for Commit {
             target,
             work,
@@ -166,47 +202,60 @@ impl Batch {
         {
             match work {
                 Work::Replace(write) => {
-                    let temporary = write().and_then(|temporary| {
-                        self.sync(&temporary.file)?;
-                        Ok(temporary)
+                    let report = write(&mut directories);
+                    written.push((self.synced(report), target, answer));
+                }
+                Work::Append(open, bytes) => {
+                    let appends = appends.entry(target).or_insert_with(|| Appends {
+                        open,
+                        together: Vec::new(),
+                        answers: Vec::new(),
                     });
-                    written.push((temporary, target, answer));
-                }
-                Work::Append(bytes) => {
-                    let (together, answers) = appends.entry(target).or_default();
-                    together.extend_from_slice(&bytes);
-                    answers.push(answer);
+                    appends.together.extend_from_slice(&bytes);
+                    appends.answers.push(answer);
                 }
             }
         }
-        let mut directories = Directories::new(self.commits.durability);
         let mut done = Vec::new();
-        for (target, (bytes, answers)) in appends {
-            let result = self.append(&target, &bytes);
-            if matches!(result, Ok(true)) {
-                directories.changed(&target);
+        for (target, appends) in appends {
+            let result = self.append(&target, appends.open, &appends.together);
+            if let Ok(Some(directory)) = &result {
+                directories.changed(&target.execution, directory);
             }
-            for answer in answers {
-                done.push((same(&result), target.clone(), answer));
+            for answer in appends.answers {
+                done.push((same(&result), target.execution.clone(), answer));
             }
         }
-        for (temporary, target, answer) in written {
-            let result = temporary.and_then(|temporary| temporary.place(&target));
-            if result.is_ok() {
-                directories.changed(&target);
-            }
-            done.push((result, target, answer));
+        for (report, target, answer) in written {
+            let result = report.and_then(|report| match report {
+                Written::Same(_) => Ok(()),
+                Written::Temporary(temporary) => {
+                    let directory = temporary.rename(&target.name)?;
+                    directories.changed(&target.execution, &directory);
+                    Ok(())
+                }
+            });
+            done.push((result, target.execution, answer));
         }
         let failed = directories.sync();
-        for (result, target, answer) in done {
-            let directory = target.parent().and_then(|directory| failed.get(directory));
-            let result = match directory {
+        for (result, execution, answer) in done {
+            let result = match failed.get(&execution) {
                 Some(kind) => result.and(Err((*kind).into())),
                 None => result,
             };
             // Whoever has gone does not want to know.
             let _ = answer.send(result);
         }
+    }
+
+    fn synced(&self, report: io::Result<Written>) -> io::Result<Written> {
+        let report = report?;
+        match &report {
+            Written::Temporary(temporary) => self.sync(&temporary.file)?,
+            // Whoever stored it may not have synced it.
+            Written::Same(file) => self.sync(file)?,
+        }
+        Ok(report)
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
@@ -216,23 +265,26 @@ impl Batch {
         }
     }
 
-    /// Whether the file is new.
-    fn append(&self, target: &Path, bytes: &[u8]) -> io::Result<bool> {
-        let (mut file, is_new) = if let Some(file) = self.commits.take_open(target)? {
-            (file, false)
+    /// The file's directory, where the file is new.
+    fn append(&self, target: &Target, open: Open, bytes: &[u8]) -> io::Result<Option<Directory>> {
+        let (mut appended, is_new) = if let Some(appended) = self.commits.take_open(target)? {
+            (appended, false)
         } else {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(target)?;
+            let directory = open()?;
+            let file = directory.append(&target.name)?;
             let is_new = file.metadata()?.len() == 0;
-            (file, is_new)
+            let appended = Appended {
+                target: target.clone(),
+                directory,
+                file,
+            };
+            (appended, is_new)
         };
-        file.write_all(bytes)?;
-        self.sync(&file)?;
-        self.commits.keep_open(target.to_owned(), file);
-        Ok(is_new)
+        appended.file.write_all(bytes)?;
+        self.sync(&appended.file)?;
+        let directory = is_new.then(|| appended.directory.clone());
+        *self.commits.open() = Some(appended);
+        Ok(directory)
     }
 }
 
@@ -256,41 +308,60 @@ impl Drop for Batch {
     }
 }
 
-/// The directories in which a batch gave a file its name: each is synced once.
-struct Directories {
+/// The directories that a batch has to do with: each is opened once, and synced once if a file got its name there.
+pub(super) struct Directories {
     durability: ReportDurability,
-    changed: BTreeSet<PathBuf>,
+    open: BTreeMap<ExecutionId, Directory>,
+    changed: BTreeMap<ExecutionId, Directory>,
 }
 
 impl Directories {
     fn new(durability: ReportDurability) -> Self {
         Self {
             durability,
-            changed: BTreeSet::new(),
+            open: BTreeMap::new(),
+            changed: BTreeMap::new(),
         }
     }
 
-    fn changed(&mut self, target: &Path) {
-        if self.durability == ReportDurability::Fsync
-            && let Some(directory) = target.parent()
-            && !self.changed.contains(directory)
-        {
-            self.changed.insert(directory.to_owned());
+    /// The directory of an execution; `open` is asked for it the first time.
+    ///
+    /// # Errors
+    /// That of `open`.
+    pub(super) fn of(
+        &mut self,
+        execution: &ExecutionId,
+        open: impl FnOnce() -> io::Result<Directory>,
+    ) -> io::Result<Directory> {
+        if let Some(directory) = self.open.get(execution) {
+            return Ok(directory.clone());
+        }
+        let directory = open()?;
+        self.open.insert(execution.clone(), directory.clone());
+        Ok(directory)
+    }
+
+    fn changed(&mut self, execution: &ExecutionId, directory: &Directory) {
+        if self.durability == ReportDurability::Fsync && !self.changed.contains_key(execution) {
+            self.changed.insert(execution.clone(), directory.clone());
         }
     }
 
     /// Syncs them; those that could not be, with why.
-    fn sync(self) -> BTreeMap<PathBuf, io::ErrorKind> {
-        let failed = self.changed.into_iter().filter_map(|directory| {
-            let error = sync_directory(&directory).err()?;
-            Some((directory, error.kind()))
-        });
+    fn sync(self) -> BTreeMap<ExecutionId, io::ErrorKind> {
+        let failed = self
+            .changed
+            .into_iter()
+            .filter_map(|(execution, directory)| {
+                let error = directory.sync().err()?;
+                Some((execution, error.kind()))
+            });
         failed.collect()
     }
 }
 
 /// The same result for each of those who share it.
-fn same(result: &io::Result<bool>) -> io::Result<()> {
+fn same<T>(result: &io::Result<T>) -> io::Result<()> {
     match result {
         Ok(_) => Ok(()),
         Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
@@ -300,12 +371,28 @@ fn same(result: &io::Result<bool>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 
-    fn write(directory: &Path, number: usize) -> impl FnOnce() -> io::Result<Temporary> + use<> {
-        let path = directory.join(format!("_{number}"));
-        move || Temporary::create(path)?.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+    fn write(
+        directory: &Path,
+        number: usize,
+    ) -> impl FnOnce(&mut Directories) -> io::Result<Written> + use<> {
+        let directory = Directory::open(directory).unwrap().unwrap();
+        move |_| {
+            let temporary = Temporary::create(&directory, format!("_{number}"))?;
+            temporary
+                .map(Written::Temporary)
+                .ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+        }
+    }
+
+    fn target(name: &str) -> Target {
+        Target {
+            execution: ExecutionId::parse("202601010342").unwrap(),
+            name: name.to_owned(),
+        }
     }
 
     #[tokio::test]
@@ -317,8 +404,8 @@ mod tests {
             let committing = (0..100).map(|number| {
                 // Every tenth cannot be named, every other tenth not even written.
                 let target = match number % 10 {
-                    0 => path.join("missing").join("report"),
-                    _ => path.join(number.to_string()),
+                    0 => target("missing/report"),
+                    _ => target(&number.to_string()),
                 };
                 let written = if number % 10 == 5 { 1 } else { number };
                 commits.replace(target, write(path, written))
@@ -337,26 +424,24 @@ mod tests {
     async fn a_batch_that_panics_does_not_stop_the_next() {
         let directory = tempfile::tempdir().unwrap();
         let commits = Commits::new(ReportDurability::None);
-        let target = directory.path().join("report");
-        let panicked = commits.replace(target.clone(), || panic!("as a defect would"));
+        let panicked = commits.replace(target("report"), |_| panic!("as a defect would"));
         assert!(panicked.await.is_err());
-        let committed = commits.replace(target.clone(), write(directory.path(), 1));
+        let committed = commits.replace(target("report"), write(directory.path(), 1));
         committed.await.unwrap();
-        assert!(target.exists());
+        assert!(directory.path().join("report").exists());
     }
 
     #[tokio::test]
     async fn a_report_is_committed_though_nobody_awaits_the_answer() {
         let directory = tempfile::tempdir().unwrap();
         let commits = Commits::new(ReportDurability::None);
-        let abandoned = directory.path().join("abandoned");
-        let commit = commits.replace(abandoned.clone(), write(directory.path(), 1));
+        let commit = commits.replace(target("abandoned"), write(directory.path(), 1));
         // Polled once, then dropped.
         let polled = futures::FutureExt::now_or_never(commit);
         assert!(polled.is_none());
-        let next = commits.replace(directory.path().join("next"), write(directory.path(), 2));
+        let next = commits.replace(target("next"), write(directory.path(), 2));
         next.await.unwrap();
-        assert!(abandoned.exists());
+        assert!(directory.path().join("abandoned").exists());
     }
 
     #[test]
@@ -373,9 +458,8 @@ mod tests {
         let stopped = runtime();
         let (release, released) = std::sync::mpsc::channel::<()>();
         stopped.spawn_blocking(move || released.recv());
-        let (waiting, target) = (commits.clone(), directory.path().join("abandoned"));
-        let abandoned = write(directory.path(), 1);
-        stopped.spawn(async move { waiting.replace(target, abandoned).await });
+        let (waiting, abandoned) = (commits.clone(), write(directory.path(), 1));
+        stopped.spawn(async move { waiting.replace(target("abandoned"), abandoned).await });
         while !commits.queue().is_served {
             std::thread::yield_now();
         }
@@ -384,9 +468,8 @@ mod tests {
         while commits.queue().is_served {
             std::thread::yield_now();
         }
-        let target = directory.path().join("report");
-        let next = commits.replace(target.clone(), write(directory.path(), 2));
+        let next = commits.replace(target("report"), write(directory.path(), 2));
         runtime().block_on(next).unwrap();
-        assert!(target.exists());
+        assert!(directory.path().join("report").exists());
     }
 }

@@ -260,6 +260,8 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         name: String,
         file: Received<R::Upload>,
     ) -> Result<(), HttpError> {
+        // It may have been on its way for long.
+        self.check_attempt(caller)?;
         let finished = file.upload.finish().await;
         self.note_stored(caller, finished, file.bytes)?;
         debug!(execution_id = %caller.execution, node = caller.node, name, bytes = file.bytes, "file received");

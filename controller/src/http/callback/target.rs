@@ -21,6 +21,8 @@ pub(super) enum Endpoint {
 pub(super) struct Target {
     pub(super) node: String,
     pub(super) execution: String,
+    /// What stood where a token does.
+    pub(super) token: Option<String>,
     pub(super) endpoint: Endpoint,
 }
 
@@ -57,12 +59,17 @@ impl Target {
         let not_found = || HttpError::new(StatusCode::NOT_FOUND, "404 page not found");
         let path = decoded.strip_suffix('/').unwrap_or(&decoded);
         let segments: Vec<&str> = path.split('/').collect();
-        let ["", "report", node, execution, endpoint] = segments[..] else {
-            return Err(not_found());
+        let (node, execution, token, endpoint) = match segments[..] {
+            ["", "report", node, execution, endpoint] => (node, execution, None, endpoint),
+            ["", "report", node, execution, token, endpoint] => {
+                (node, execution, Some(token.to_owned()), endpoint)
+            }
+            _ => return Err(not_found()),
         };
         Ok(Self {
             node: node.to_owned(),
             execution: execution.to_owned(),
+            token,
             endpoint: Endpoint::parse(endpoint).ok_or_else(not_found)?,
         })
     }
@@ -100,6 +107,14 @@ mod tests {
     }
 
     #[test]
+    fn a_token_stands_before_the_endpoint() {
+        let target = Target::parse("/report/node-a/202611232359/1%2Dab/file").unwrap();
+        assert_eq!(target.token.as_deref(), Some("1-ab"));
+        let target = Target::parse("/report/node-a/202611232359/file").unwrap();
+        assert_eq!(target.token, None);
+    }
+
+    #[test]
     fn anything_else_is_not_found() {
         for path in [
             "/",
@@ -112,6 +127,8 @@ mod tests {
             "/report/node-a/202611232359/Result",
             "/report/node-..%2F..%2Fx/202611232359/result",
             "/report/node-a/202611232359/result/more",
+            "/report/node-a/202611232359/1-ab/result/more",
+            "/report/node-a/202611232359/1-ab/2-cd/result",
         ] {
             assert_eq!(
                 Target::parse(path).unwrap_err().status,

@@ -117,10 +117,14 @@ impl<R: ReportStore> Creation<R> {
             .template
             .render(&self.node, self.execution.as_str(), namespace)
             .map_err(|error| error.to_string())?;
+        let tokens = self.settings.tokens.as_ref();
+        let token =
+            tokens.map(|tokens| tokens.token(&self.node, self.execution.as_str(), self.attempt));
         let instance = JobPodInstance {
             pod_name: &self.pod_name,
             node: &self.node,
             execution_id: &self.execution,
+            token: token.as_deref(),
         };
         job_pod(rendered, &self.job_pod, instance, &self.settings.variables)
             .map_err(|error| error.to_string())

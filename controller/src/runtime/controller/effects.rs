@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tracing::{debug, info};
 
@@ -10,9 +11,11 @@ use super::creation::Creation;
 use crate::core::execution::{self, Effect, Execution};
 use crate::core::ids::ExecutionId;
 use crate::core::journal::Entry;
+use crate::core::node_run::NodeRun;
 use crate::core::state::{ExecutionState, NodeState, Reason};
 use crate::core::time::Now;
 use crate::core::views::PodView;
+use crate::ports::clock::Clock as _;
 use crate::ports::cluster::Cluster as _;
 use crate::runtime::announcement::{self, Announcement};
 use crate::runtime::event::Event;
@@ -110,7 +113,8 @@ impl<P: Ports> Controller<P> {
             current.creations.insert(index, is_wanted);
         }
         // Before the create is sent: the pod may call back before its create is answered.
-        self.admission.admit(&creation.execution, &creation.node);
+        self.admission
+            .admit(&creation.execution, &creation.node, attempt);
         let api = self.api.clone();
         self.spawn_answer(creation.carry_out(api));
     }
@@ -153,9 +157,10 @@ impl<P: Ports> Controller<P> {
         let id = current.execution.id().clone();
         let (api, metrics) = (self.api.clone(), Arc::clone(&self.metrics));
         let is_wanted = current.settings.config.save_pod_log;
+        let secrets = self.tokens_of(&pod.node);
         self.spawn(async move {
             let stored_names = if is_wanted {
-                pod_logs::save(api, &metrics, &id, &pod).await
+                pod_logs::save(api, &metrics, &id, &pod, &secrets).await
             } else {
                 Vec::new()
             };
@@ -166,6 +171,18 @@ impl<P: Ports> Controller<P> {
                 stored_names,
             })
         });
+    }
+
+    /// The callback tokens that the node's pods got in the execution in progress.
+    fn tokens_of(&self, node: &str) -> Vec<String> {
+        let (Some(tokens), Some(current)) = (&self.settings.tokens, &self.current) else {
+            return Vec::new();
+        };
+        let attempts = (current.execution.node(node)).map_or(0, NodeRun::attempts);
+        let id = current.execution.id().as_str();
+        (1..=attempts)
+            .map(|attempt| tokens.token(node, id, attempt))
+            .collect()
     }
 
     /// Notes in the journal that the pod exists.
@@ -193,6 +210,8 @@ impl<P: Ports> Controller<P> {
             self.journal_writes.push(Entry::Ended(end));
         }
         let id = current.execution.id();
+        let now = self.api.ports.clock().monotonic();
+        self.admission.ended(id, node.node(), now, Duration::ZERO);
         let error = node.state() != NodeState::Succeeded;
         self.metrics.processing(id, node.node(), error);
         if let Some(duration) = node.duration() {

@@ -1,5 +1,8 @@
 //! How the loop begins as leader: with what the state record, the journal and the volume tell, and how it closes an execution.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::Controller;
@@ -13,13 +16,14 @@ use crate::core::state::NodeState;
 use crate::core::summary::ExecutionSummary;
 use crate::core::time::Now;
 use crate::ports::clock::Clock as _;
+use crate::ports::report_store::ReportStore as _;
 use crate::runtime::event::Event;
 use crate::runtime::preparation::Ask;
 use crate::runtime::recovery::{self, InProgress, Recovered};
 use crate::runtime::{Ports, history, watches};
 
 /// The pause before the journal is tried again.
-const JOURNAL_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
 
 impl<P: Ports> Controller<P> {
     pub(super) fn recover(&mut self) {
@@ -43,6 +47,7 @@ impl<P: Ports> Controller<P> {
         if self.schedule.stopped {
             return;
         }
+        self.remove_abandoned();
         if let Some(told) = &recovered.told {
             self.begin_configured(now, told);
         }
@@ -76,6 +81,7 @@ impl<P: Ports> Controller<P> {
                 self.export_ends();
             }
         }
+        self.admission.await_history(&recovered.kept);
         self.admission.complete();
         if let Some(told) = &recovered.told {
             self.annotations_read(now, &told.read);
@@ -108,6 +114,21 @@ impl<P: Ports> Controller<P> {
         }
     }
 
+    /// Removes what former leaders began to store and nobody goes on with.
+    pub(super) fn remove_abandoned(&mut self) {
+        let reports = self.api.ports.reports().clone();
+        self.spawn(async move {
+            match reports.remove_abandoned().await {
+                Ok(0) => {}
+                Ok(files) => info!(files, "what other replicas left unfinished is removed"),
+                Err(error) => {
+                    warn!(error = %error, "what other replicas left unfinished stays");
+                }
+            }
+            None
+        });
+    }
+
     /// What nodes ended as before this process took over.
     fn export_ends(&mut self) {
         let Some(current) = &self.current else { return };
@@ -122,7 +143,7 @@ impl<P: Ports> Controller<P> {
         }
     }
 
-    pub(super) fn history_found(&mut self, id: &ExecutionId, summary: &ExecutionSummary) {
+    pub(super) fn history_found(&mut self, now: Now, id: &ExecutionId, summary: &ExecutionSummary) {
         if !self.kept.contains(id) || self.is_current(id) {
             return;
         }
@@ -131,7 +152,10 @@ impl<P: Ports> Controller<P> {
         self.admission
             .begin(id, nodes.clone().map(|node| node.node.as_str()));
         for node in nodes.filter(|node| node.attempts > 0) {
-            self.admission.admit(id, &node.node);
+            self.admission.admit(id, &node.node, node.attempts);
+            let ended = node.end_time.unwrap_or(Timestamp::UNIX_EPOCH);
+            let ago = Duration::try_from(now.wall.duration_since(ended)).unwrap_or_default();
+            (self.admission).ended(id, &node.node, now.monotonic, ago);
             if !node.state.is_final() {
                 continue;
             }

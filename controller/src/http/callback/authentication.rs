@@ -1,0 +1,81 @@
+//! Whether a request shows the token of a job pod, and of which attempt.
+//!
+//! A token stands in the path, or in the header `Authorization: Bearer`. It says nothing of whether its pod still may call back: that is
+//! the leader's to know, while every replica can tell a right token from a wrong one before it keeps anything of a request.
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::target::Target;
+use crate::config::CallbackAuth;
+use crate::core::callback_token::CallbackTokens;
+use crate::http::error::HttpError;
+
+/// Which requests are let in.
+#[derive(Debug, Clone)]
+pub struct Authentication {
+    mode: CallbackAuth,
+    tokens: Option<CallbackTokens>,
+}
+
+/// What a request that is let in has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// The token of this attempt.
+    Attempt(u32),
+    /// None, where one would have been better.
+    Nothing,
+    /// Nothing that matters.
+    Whatever,
+}
+
+impl Authentication {
+    /// Lets everybody in.
+    #[must_use]
+    pub fn off() -> Self {
+        Self {
+            mode: CallbackAuth::Off,
+            tokens: None,
+        }
+    }
+
+    /// Lets in whom `callbackAuth` says.
+    #[must_use]
+    pub fn new(mode: CallbackAuth, tokens: CallbackTokens) -> Self {
+        Self {
+            mode,
+            tokens: Some(tokens),
+        }
+    }
+
+    /// # Errors
+    /// 401 for a wrong token, and for none where one is required.
+    pub(super) fn check(&self, target: &Target, headers: &HeaderMap) -> Result<Shown, HttpError> {
+        let Some(tokens) = (self.tokens.as_ref()).filter(|_| self.mode != CallbackAuth::Off) else {
+            return Ok(Shown::Whatever);
+        };
+        let token = (target.token.as_deref()).or_else(|| bearer(headers));
+        match token {
+            Some(token) => (tokens.attempt(token, &target.node, &target.execution))
+                .map(Shown::Attempt)
+                .ok_or_else(|| {
+                    unauthorized("token: not that of a job pod of this node and execution")
+                }),
+            None if self.mode == CallbackAuth::Required => Err(unauthorized(
+                "token: missing; post to the URLs in CALLBACK_SERVICE_RESULT_URL, _FILE_URL and _EVENT_URL as they are, or send CALLBACK_SERVICE_TOKEN as Authorization: Bearer",
+            )),
+            None => Ok(Shown::Nothing),
+        }
+    }
+}
+
+/// 401.
+pub(super) fn unauthorized(message: &str) -> HttpError {
+    HttpError::new(StatusCode::UNAUTHORIZED, message)
+}
+
+/// RFC 6750, 2.1; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    (scheme.eq_ignore_ascii_case("bearer")).then(|| token.trim())
+}

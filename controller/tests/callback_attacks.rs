@@ -1,0 +1,388 @@
+//! What a hostile pod of the cluster may try on the callback API: to report for others, with what it has seen or guessed, and to
+//! write where it must not. Whatever is answered, nothing outside of the execution's directory is created or changed.
+
+#![cfg(feature = "kube")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::body::Body;
+use controller::ports::cluster::PodPhase;
+use http::{Request, StatusCode, header};
+use serde_json::json;
+use support::tokens;
+use support::world::{Answer, RESULT, Setup, World, pod_name};
+use tempfile::TempDir;
+
+const EXECUTION: &str = "202611232359";
+const EVENT: &str = r#"{"reason":"Checked","message":"all good"}"#;
+
+/// Names, as they stand in a URL.
+const NAMES: [&str; 41] = [
+    "../evil",
+    "..%2fevil",
+    "%2e%2e%2fevil",
+    "%252e%252e%252fevil",
+    "..%5cevil",
+    "..%c0%afevil",
+    "%c0%ae%c0%ae/evil",
+    "%ff%fe",
+    "/etc/evil",
+    "%2fetc%2fevil",
+    "a%00b",
+    "%00",
+    ".",
+    "..",
+    "%2e",
+    "...",
+    "CON",
+    "NUL.txt",
+    "C:%5cevil",
+    "a%0ab",
+    "a%0d%0aSet-Cookie:x",
+    "a%7fb",
+    "a%c2%85b",
+    "%e2%80%ae.txt",
+    "%e2%81%a6x",
+    "%ef%bb%bfx",
+    "",
+    "%20",
+    "b.json",
+    "b-x",
+    "_journal-1.jsonl",
+    "_execution.json",
+    "latest",
+    "%F0%9F%98%80",
+    "-rf",
+    "~root",
+    "$HOME",
+    "%24(id)",
+    "a|b",
+    "a;b",
+    "a?b",
+];
+
+async fn world_of(setup: Setup) -> World {
+    let nodes = setup.nodes.len();
+    let world = setup.run();
+    world
+        .cluster
+        .until("every pod", |state| {
+            (state.pods.len() == nodes).then_some(())
+        })
+        .await;
+    world
+}
+
+/// A controller that lets nobody in without a token.
+async fn guarded(nodes: &[&str]) -> World {
+    world_of(Setup::new(nodes).set("callbackAuth", json!("required"))).await
+}
+
+fn token(node: &str, attempt: u32) -> String {
+    tokens().token(node, EXECUTION, attempt)
+}
+
+async fn post(
+    world: &World,
+    node: &str,
+    token: &str,
+    endpoint: &str,
+    body: &'static str,
+) -> Answer {
+    let path = format!("{node}/{EXECUTION}/{token}/{endpoint}");
+    world.post(&path, body).await
+}
+
+/// Every file and link below a directory, with what it says.
+fn tree(directory: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(tree(&entry.path()));
+        }
+        found.insert(entry.path(), fs::read(entry.path()).ok());
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_pods_own_token_lets_in_where_one_is_required() {
+    let world = guarded(&["node-a", "node-b"]).await;
+    let own = token("node-a", 1);
+    for (endpoint, body) in [("result", RESULT), ("file?name=x", "x"), ("event", EVENT)] {
+        for refused in [
+            token("node-b", 1),
+            token("node-a", 2),
+            tokens().token("node-a", "202611230000", 1),
+            own.to_uppercase(),
+            own[..own.len() - 1].to_owned(),
+            format!("{own}0"),
+            format!("%00{own}"),
+            "..".to_owned(),
+        ] {
+            let answer = post(&world, "node-a", &refused, endpoint, body).await;
+            let expected = match refused.as_str() {
+                // Good, but of an attempt that never was: the controller has not made it, and the key is nobody else's.
+                other if other == token("node-a", 2) => continue,
+                _ => StatusCode::UNAUTHORIZED,
+            };
+            assert_eq!(answer.status, expected, "{endpoint} {refused}");
+            assert!(!answer.text().contains(&own), "{}", answer.text());
+        }
+        let path = format!("node-a/{EXECUTION}/{endpoint}");
+        let answer = world.post(&path, body).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{endpoint}");
+        for (scheme, expected) in [("Bearer", 200), ("bearer", 200), ("Basic", 401)] {
+            let request = Request::post(format!("/report/{path}"))
+                .header(header::AUTHORIZATION, format!("{scheme} {own}"));
+            let answer = world.send(request.body(Body::from(body)).unwrap()).await;
+            assert_eq!(answer.status.as_u16(), expected, "{endpoint} {scheme}");
+        }
+        let answer = post(&world, "node-a", &own, endpoint, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{endpoint}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permissive_controller_counts_who_shows_no_token_and_refuses_a_wrong_one() {
+    let world = world_of(Setup::new(&["node-a"])).await;
+    let wrong = post(&world, "node-a", &token("node-b", 1), "result", RESULT).await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    world
+        .until_metric("batch_job_controller_callbacks_without_token_total 0")
+        .await;
+    for _ in 0..2 {
+        world.post_result("node-a", EXECUTION).await;
+    }
+    let own = post(&world, "node-a", &token("node-a", 1), "result", RESULT).await;
+    assert_eq!(own.status, StatusCode::OK);
+    world
+        .until_metric("batch_job_controller_callbacks_without_token_total 2")
+        .await;
+    let unknown = world.post("node-x/202611232359/result", RESULT).await;
+    assert_eq!(unknown.status, StatusCode::NOT_ACCEPTABLE);
+    world
+        .until_metric("batch_job_controller_callbacks_without_token_total 2")
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_tokens_are_off_none_is_looked_at() {
+    let world = world_of(Setup::new(&["node-a"]).set("callbackAuth", json!("off"))).await;
+    let answer = post(&world, "node-a", "whatever", "result", RESULT).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let urls = urls_of(&world, &pod_name("node-a", EXECUTION));
+    assert_eq!(urls.len(), 6, "{urls:?}");
+    assert!(
+        urls.iter().all(|url| url.split('/').count() == 7),
+        "{urls:?}"
+    );
+}
+
+/// The callback URLs in the environment of a pod.
+fn urls_of(world: &World, pod: &str) -> Vec<String> {
+    let spec = world.cluster.look(|state| {
+        let mut creates = state.creates.iter();
+        let create = creates.find(|create| create.name == pod).unwrap();
+        create.pod.spec.clone().unwrap()
+    });
+    let containers = spec
+        .containers
+        .into_iter()
+        .chain(spec.init_containers.unwrap());
+    containers
+        .flat_map(|container| container.env.unwrap())
+        .filter(|variable| variable.name.ends_with("_URL"))
+        .map(|variable| variable.value.unwrap())
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_gets_its_token_in_its_urls_and_what_it_posts_there_is_taken() {
+    let world = guarded(&["node-a"]).await;
+    let urls = urls_of(&world, &pod_name("node-a", EXECUTION));
+    assert_eq!(urls.len(), 6, "{urls:?}");
+    for url in urls {
+        let path = url.split_once("/report/").unwrap().1;
+        let body = match path.rsplit('/').next().unwrap() {
+            "result" => RESULT,
+            "file" => "x",
+            _ => EVENT,
+        };
+        assert_eq!(world.post(path, body).await.status, StatusCode::OK, "{url}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_ends_ten_minutes_after_its_pod_also_through_a_restart() {
+    let mut world = guarded(&["node-a", "node-b"]).await;
+    let own = token("node-a", 1);
+    let result = post(&world, "node-a", &own, "result", RESULT).await;
+    assert_eq!(result.status, StatusCode::OK);
+    world.cluster.succeed(&pod_name("node-a", EXECUTION));
+    for (minutes, restarts, expected) in [(9, false, 200), (2, false, 401), (0, true, 401)] {
+        tokio::time::sleep(Duration::from_mins(minutes)).await;
+        if restarts {
+            world = world.restart(|_, _| {});
+            world.handle.recovered().await;
+            while world.handle.is_unread(EXECUTION) {
+                let answer = post(&world, "node-a", &own, "file?name=late", "x").await;
+                assert_ne!(answer.status, StatusCode::NOT_ACCEPTABLE);
+                tokio::task::yield_now().await;
+            }
+        }
+        let answer = post(&world, "node-a", &own, "file?name=late", "x").await;
+        assert_eq!(answer.status.as_u16(), expected, "{minutes} {restarts}");
+    }
+    // The other one's pod still runs.
+    let other = post(&world, "node-b", &token("node-b", 1), "result", RESULT).await;
+    assert_eq!(other.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_of_an_older_attempt_never_replaces_a_newer_ones() {
+    let setup = Setup::new(&["node-a"])
+        .set("callbackAuth", json!("required"))
+        .set("retries", json!(1));
+    let world = world_of(setup).await;
+    world
+        .cluster
+        .set_phase(&pod_name("node-a", EXECUTION), PodPhase::Failed);
+    world
+        .cluster
+        .until("the second attempt", |state| {
+            (state.pods.len() == 2).then_some(())
+        })
+        .await;
+    for (endpoint, body, of_older) in [
+        ("result", RESULT, 409),
+        ("result", "no JSON", 400),
+        ("file?name=x", "older", 409),
+        ("file?name=a/b", "older", 400),
+        ("event", EVENT, 200),
+    ] {
+        let answer = post(&world, "node-a", &token("node-a", 1), endpoint, body).await;
+        assert_eq!(
+            answer.status.as_u16(),
+            of_older,
+            "{endpoint}: {}",
+            answer.text()
+        );
+    }
+    for (endpoint, body) in [("result", RESULT), ("file?name=x", "newer")] {
+        let answer = post(&world, "node-a", &token("node-a", 2), endpoint, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{endpoint}");
+    }
+    let stored = world.directory().join(EXECUTION).join("node-a-x");
+    assert_eq!(fs::read_to_string(stored).unwrap(), "newer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_name_leaves_the_executions_directory() {
+    let parent = TempDir::new().unwrap();
+    let world =
+        Setup::new(&["node-a", "node-a-b"]).run_in(TempDir::new_in(parent.path()).unwrap(), |_| {});
+    world.cluster.until_created(2).await;
+    let execution = world.directory().join(EXECUTION);
+    let outside = |path: &PathBuf| !path.starts_with(&execution);
+    let mut before = tree(parent.path());
+    before.retain(|path, _| outside(path));
+    let long = "x".repeat(300);
+    for name in NAMES.into_iter().chain([long.as_str()]) {
+        let path = format!("node-a/{EXECUTION}/file?name={name}");
+        let answer = world.post(&path, "evil").await;
+        assert!(
+            matches!(answer.status.as_u16(), 200 | 400 | 409),
+            "{name}: {} {}",
+            answer.status,
+            answer.text()
+        );
+        for disposition in [
+            format!("attachment; filename=\"{name}\""),
+            format!("attachment; filename*=UTF-8''{name}"),
+        ] {
+            let plain = Request::post(format!("/report/node-a/{EXECUTION}/file"))
+                .header(header::CONTENT_DISPOSITION, &disposition);
+            let answer = world.send(plain.body(Body::from("evil")).unwrap()).await;
+            assert!(
+                answer.status.as_u16() < 500,
+                "{disposition}: {}",
+                answer.status
+            );
+            let part = disposition.replace("attachment", "form-data; name=\"f\"");
+            let body = format!("--X\r\nContent-Disposition: {part}\r\n\r\nevil\r\n--X--\r\n");
+            let form = Request::post(format!("/report/node-a/{EXECUTION}/file"))
+                .header(header::CONTENT_TYPE, "multipart/form-data; boundary=X");
+            let answer = world.send(form.body(Body::from(body)).unwrap()).await;
+            assert!(answer.status.as_u16() < 500, "{part}: {}", answer.status);
+        }
+    }
+    for target in [
+        "node-a/..%2f..%2fetc/result",
+        "..%2f..%2fetc/202611232359/result",
+        "node-a%00/202611232359/result",
+    ] {
+        let answer = world.post(target, RESULT).await;
+        assert!(
+            matches!(answer.status.as_u16(), 404 | 406),
+            "{target}: {}",
+            answer.status
+        );
+    }
+    let mut after = tree(parent.path());
+    after.retain(|path, _| outside(path));
+    assert_eq!(before, after);
+    let stored = fs::read_dir(&execution)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for name in stored.filter(|name| !name.starts_with('_')) {
+        assert!(
+            name.starts_with("node-a-") && !name.starts_with("node-a-b"),
+            "{name}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_that_somebody_planted_is_not_followed() {
+    let world = world_of(Setup::new(&["node-a"])).await;
+    let outside = TempDir::new().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "theirs").unwrap();
+    let execution = world.directory().join(EXECUTION);
+    for name in ["node-a.json", "node-a-x"] {
+        symlink(&secret, execution.join(name)).unwrap();
+    }
+    world.post_result("node-a", EXECUTION).await;
+    let file = world
+        .post(&format!("node-a/{EXECUTION}/file?name=x"), "mine")
+        .await;
+    assert_eq!(file.status, StatusCode::OK);
+    assert_eq!(fs::read_to_string(&secret).unwrap(), "theirs");
+    assert_eq!(
+        fs::read_to_string(execution.join("node-a-x")).unwrap(),
+        "mine"
+    );
+    // Now in the place of the directory itself.
+    fs::rename(&execution, world.directory().join("moved")).unwrap();
+    symlink(outside.path(), &execution).unwrap();
+    for (endpoint, body) in [("result", RESULT), ("file?name=y", "mine")] {
+        let answer = world
+            .post(&format!("node-a/{EXECUTION}/{endpoint}"), body)
+            .await;
+        assert!(
+            answer.status.is_server_error(),
+            "{endpoint}: {}",
+            answer.status
+        );
+    }
+    assert_eq!(tree(outside.path()).len(), 1);
+}
