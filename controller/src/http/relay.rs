@@ -1,7 +1,7 @@
 //! What a replica does with requests that are the leader's: it passes them on, and holds callbacks while nobody leads.
 //!
 //! A callback waits for a leader for `callbackHoldTimeout` in all, then it is answered 503. What has arrived of its body is kept up to
-//! [`KEPT_BYTES_MAX`] and sent again where a leader is lost before it has answered, so that an event may appear twice; a larger
+//! `KEPT_BYTES_MAX` and sent again where a leader is lost before it has answered, so that an event may appear twice; a larger
 //! one that is cut is 503. A report page is passed on where that works, and read from the shared volume where not.
 //!
 //! A request that was passed on bears a mark (`core::forward_mark`) and goes no further. The answers 421 and 403 go only between

@@ -130,7 +130,7 @@ pub(super) struct Term {
 }
 
 impl<P: Ports> Controller<P> {
-    /// A controller that is the only one, as [`Self::leading`].
+    /// A controller that is the only one, as `Self::leading`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
