@@ -163,11 +163,10 @@ fn accepted_posts(directory: &Path) -> Result<Vec<Post>> {
 }
 
 impl Post {
-    /// The node of its path, `/report/{node}/{execution}/{kind}`.
+    /// The node of its path, `/report/{node}/…`.
     fn node(&self) -> Result<&str> {
-        let mut segments = self.url.rsplit('/').skip(2);
-        segments
-            .next()
+        let path = self.url.split_once("/report/").map(|(_, path)| path);
+        path.and_then(|path| path.split('/').next())
             .with_context(|| format!("{} is no callback", self.url))
     }
 
@@ -283,7 +282,7 @@ mod tests {
     fn post(kind: &str, node: &str, body: &str) -> Post {
         Post {
             kind: kind.to_owned(),
-            url: format!("http://10.96.0.90:1/report/{node}/{ID}/{kind}"),
+            url: format!("http://10.96.0.90:1/report/{node}/{ID}/1-abc/{kind}"),
             file_name: (kind == "file").then(|| "check.txt".to_owned()),
             body: body.to_owned(),
         }
