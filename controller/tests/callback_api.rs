@@ -28,19 +28,7 @@ const EVENT: &str = r#"{"reason":"Checked","message":"all good"}"#;
 
 /// A controller whose pods on these nodes were created.
 async fn world(nodes: &[&str]) -> World {
-    world_of(Setup::new(nodes)).await
-}
-
-async fn world_of(setup: Setup) -> World {
-    let nodes = setup.nodes.len();
-    let world = setup.run();
-    world
-        .cluster
-        .until("every pod", |state| {
-            (state.pods.len() == nodes).then_some(())
-        })
-        .await;
-    world
+    Setup::new(nodes).run_to_pods().await
 }
 
 /// A body that nobody may read.
@@ -123,7 +111,7 @@ async fn of_several_faults_the_first_is_answered() {
         "callbackBodyLimit",
         json!({"file": 1000, "result": 100, "event": 100}),
     );
-    let world = world_of(setup).await;
+    let world = setup.run_to_pods().await;
     let known = format!("/report/node-a/{EXECUTION}");
     let foreign = format!("/report/other/{EXECUTION}");
     let too_long = Some(1_000_000);
@@ -201,7 +189,7 @@ async fn of_several_faults_the_first_is_answered() {
 #[tokio::test(start_paused = true)]
 async fn a_fault_that_shows_while_reading_is_answered_before_one_known_earlier() {
     let setup = Setup::new(&["node-a", "node-a-b"]).set("callbackBodyLimit", json!({"file": 1000}));
-    let world = world_of(setup).await;
+    let world = setup.run_to_pods().await;
     let long = "x".repeat(1001);
     for (name, is_long, is_whole, want) in [
         ("b.json", true, true, 413),
@@ -326,7 +314,7 @@ async fn an_execution_that_leaves_the_history_takes_nothing_more_and_stays_away(
     let setup = Setup::new(&["node-a"])
         .set("cronExpression", json!("* * * * *"))
         .set("reportHistory", json!(1));
-    let world = world_of(setup).await;
+    let world = setup.run_to_pods().await;
     world.finish("node-a", EXECUTION).await;
     world.until_ended(EXECUTION).await;
     let directory = world.directory().join(EXECUTION);
@@ -392,7 +380,7 @@ async fn a_pair_is_admitted_only_when_that_pod_was_created() {
 #[tokio::test(start_paused = true)]
 async fn a_node_of_one_execution_is_not_admitted_in_another() {
     let setup = Setup::new(&["node-a", "node-c"]).set("cronExpression", json!("* * * * *"));
-    let world = world_of(setup).await;
+    let world = setup.run_to_pods().await;
     for node in ["node-a", "node-c"] {
         world.finish(node, EXECUTION).await;
     }
@@ -452,7 +440,7 @@ async fn a_body_over_the_limit_is_refused_announced_or_not_and_leaves_nothing() 
         "callbackBodyLimit",
         json!({"file": 250, "result": 30, "event": 60}),
     );
-    let world = world_of(setup).await;
+    let world = setup.run_to_pods().await;
     let known = format!("/report/node-a/{EXECUTION}");
     for (path, length) in [("result", 31), ("event", 61), ("file?name=a", 251)] {
         let path = format!("{known}/{path}");

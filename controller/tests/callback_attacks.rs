@@ -68,21 +68,12 @@ const NAMES: [&str; 41] = [
     "a?b",
 ];
 
-async fn world_of(setup: Setup) -> World {
-    let nodes = setup.nodes.len();
-    let world = setup.run();
-    world
-        .cluster
-        .until("every pod", |state| {
-            (state.pods.len() == nodes).then_some(())
-        })
-        .await;
-    world
-}
-
 /// A controller that lets nobody in without a token.
 async fn guarded(nodes: &[&str]) -> World {
-    world_of(Setup::new(nodes).set("callbackAuth", json!("required"))).await
+    Setup::new(nodes)
+        .set("callbackAuth", json!("required"))
+        .run_to_pods()
+        .await
 }
 
 fn token(node: &str, attempt: u32) -> String {
@@ -153,7 +144,7 @@ async fn only_a_pods_own_token_lets_in_where_one_is_required() {
 
 #[tokio::test(start_paused = true)]
 async fn a_permissive_controller_counts_who_shows_no_token_and_refuses_a_wrong_one() {
-    let world = world_of(Setup::new(&["node-a"])).await;
+    let world = Setup::new(&["node-a"]).run_to_pods().await;
     let wrong = post(&world, "node-a", &token("node-b", 1), "result", RESULT).await;
     assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
     world
@@ -176,7 +167,10 @@ async fn a_permissive_controller_counts_who_shows_no_token_and_refuses_a_wrong_o
 
 #[tokio::test(start_paused = true)]
 async fn where_tokens_are_off_none_is_looked_at() {
-    let world = world_of(Setup::new(&["node-a"]).set("callbackAuth", json!("off"))).await;
+    let world = Setup::new(&["node-a"])
+        .set("callbackAuth", json!("off"))
+        .run_to_pods()
+        .await;
     let answer = post(&world, "node-a", "whatever", "result", RESULT).await;
     assert_eq!(answer.status, StatusCode::OK);
     let urls = urls_of(&world, &pod_name("node-a", EXECUTION));
@@ -252,7 +246,7 @@ async fn a_report_of_an_older_attempt_never_replaces_a_newer_ones() {
     let setup = Setup::new(&["node-a"])
         .set("callbackAuth", json!("required"))
         .set("retries", json!(1));
-    let world = world_of(setup).await;
+    let world = setup.run_to_pods().await;
     world
         .cluster
         .set_phase(&pod_name("node-a", EXECUTION), PodPhase::Failed);
@@ -353,7 +347,7 @@ async fn no_name_leaves_the_executions_directory() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_somebody_planted_is_not_followed() {
-    let world = world_of(Setup::new(&["node-a"])).await;
+    let world = Setup::new(&["node-a"]).run_to_pods().await;
     let outside = TempDir::new().unwrap();
     let secret = outside.path().join("secret");
     fs::write(&secret, "theirs").unwrap();

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use controller::core::execution::{
-    CreateError, Effect, Event, Execution, Found, Plan, PlannedNode,
+    CreateError, Effect, Event, Execution, Found, Plan, PlannedNode, StoredReports,
 };
 use controller::core::failure::{ClusterError, ClusterErrorKind};
 use controller::core::ids::ExecutionId;
@@ -267,4 +267,44 @@ fn a_read_that_is_refused_does_not_say_that_there_is_no_pod() {
         matches!(effects[..], [Effect::ReadPod { .. }]),
         "{effects:?}"
     );
+}
+
+#[test]
+fn an_ended_pod_keeps_its_logs_until_each_container_has_one() {
+    let ended = Entry::Ended(EndedNode {
+        index: 0,
+        state: NodeState::Succeeded,
+        reason: None,
+        message: String::new(),
+        attempts: 1,
+        start_time: None,
+        end_time: None,
+        samples: 0,
+    });
+    for (stored, saves) in [
+        (&[][..], true),
+        // Its own upload, named as if it were a log.
+        (&["node-0-x-container-y"], true),
+        (&["node-0-container-main.log"], true),
+        (
+            &["node-0-container-main.log", "node-0-container-side.log"],
+            false,
+        ),
+    ] {
+        let mut ended_pod = pod(0, "pod-0", PodPhase::Succeeded);
+        ended_pod.containers.push("side".to_owned());
+        let reports = StoredReports {
+            names: stored.iter().map(|name| (*name).to_owned()).collect(),
+            ..StoredReports::default()
+        };
+        let found = Found {
+            entries: vec![creating(0, 1), ended.clone()],
+            pods: vec![ended_pod],
+            reports: [("node-0".to_owned(), reports)].into(),
+            ..Found::default()
+        };
+        let (_, effects) = Execution::resume(plan(1), found, now(100));
+        let is_saved = |effect: &Effect| matches!(effect, Effect::PodEnded { .. });
+        assert_eq!(effects.iter().any(is_saved), saves, "{stored:?}");
+    }
 }

@@ -170,7 +170,12 @@ impl Swarm {
         for slot in 0..site.place_count() {
             running.spawn(Arc::clone(&site).run_place(slot));
         }
-        tokio::spawn(Arc::clone(&site).disturb(begin, due));
+        let disturbing = Arc::clone(&site).disturb(begin, due);
+        running.spawn(async move {
+            disturbing.await;
+            // Whatever ends among these is a defect, as a panic of it is.
+            std::future::pending::<()>().await;
+        });
         Self {
             site,
             begin,

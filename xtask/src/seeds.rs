@@ -2,11 +2,12 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::cargo::{BinaryOptions, Profile};
 use crate::interrupt::Interrupt;
 use crate::simulation::Simulation;
+use crate::tool;
 
 /// Run small simulations twice each: the same seed must give the same events
 ///
@@ -20,8 +21,8 @@ pub(crate) struct Arguments {
     /// The first of them
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// How many seeds of the sweep
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    /// How many seeds of the sweep; from 300 on each kind of fault must have happened and been noticed
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     sweep: u64,
     #[command(flatten)]
     binaries: BinaryOptions,
@@ -60,7 +61,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut sweep = Command::new(&binaries.simulator);
     sweep.args(["sweep", "--seeds", &arguments.sweep.to_string()]);
-    let status = sweep.status().context("cannot start the simulator")?;
-    ensure!(status.success(), "the sweep ended with {status}");
-    Ok(())
+    tool::run(sweep, &interrupt)
 }

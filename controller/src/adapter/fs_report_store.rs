@@ -266,8 +266,8 @@ impl FsReportStore {
                 let Some(holder) = Holder::of(&name) else {
                     continue;
                 };
-                if let Some(modified) = directory.modified_seconds(&name)?
-                    && is_left(&holder, modified)
+                if let Some(stat) = directory.stat(&name)?
+                    && is_left(&holder, stat.st_mtime)
                 {
                     match directory.remove(&name) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -429,20 +429,17 @@ impl Pending {
     }
 
     /// Writes the end of the report `name`, unless it is all of it and there already.
-    fn write_last(self, directories: &mut Directories, name: &str) -> io::Result<Written> {
-        if !matches!(self.progress, Progress::Buffered) {
-            return self.write().map(Written::Temporary);
+    fn write_last(mut self, directories: &mut Directories, name: &str) -> io::Result<Written> {
+        if matches!(self.progress, Progress::Buffered) {
+            let directory = directories.of(&self.execution, || {
+                self.store.made_execution(&self.execution)
+            })?;
+            if let Some(file) = self.same_report(&directory, name)? {
+                return Ok(Written::Same(file));
+            }
+            self.progress = Progress::Writing(self.store.new_temporary(&directory)?);
         }
-        let directory = directories.of(&self.execution, || {
-            self.store.made_execution(&self.execution)
-        })?;
-        if let Some(file) = self.same_report(&directory, name)? {
-            return Ok(Written::Same(file));
-        }
-        let mut temporary = self.store.new_temporary(&directory)?;
-        temporary.file.write_all(&self.buffer)?;
-        temporary.file.write_all(&self.more)?;
-        Ok(Written::Temporary(temporary))
+        self.write().map(Written::Temporary)
     }
 
     /// The report of that name, if it is the same: it is read only where it is as long.

@@ -3,10 +3,12 @@
 //! It is kept in the Secret `<name>-callback` and never shown: not in logs, not by `Debug`. Nothing is signed with the key
 //! itself: each purpose has one derived from it, so that what is made for one is worth nothing for another.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+
+use super::hex::lower_hex;
 
 /// The shortest key, in bytes: as long as the hash, below which it would weaken it (RFC 2104, 3).
 pub const KEY_BYTES: usize = 32;
@@ -46,12 +48,7 @@ pub type Signature = [u8; 32];
 /// A signature as lower-case hexadecimal digits.
 #[must_use]
 pub fn signature_text(signature: &Signature) -> String {
-    let mut digits = String::with_capacity(2 * signature.len());
-    for byte in signature {
-        // Writing to a string cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits
+    lower_hex(signature)
 }
 
 /// The signature that [`signature_text`] wrote so, and no other way.

@@ -12,6 +12,7 @@ pub mod failure;
 pub mod forward_mark;
 pub mod go_duration;
 pub mod go_format;
+pub mod hex;
 pub mod ids;
 pub mod invariants;
 pub mod job_pod;

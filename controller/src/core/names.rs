@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use super::hex::lower_hex;
 use super::ids::ExecutionId;
 
 /// Label of a job pod: the controller's name.
@@ -125,14 +126,7 @@ fn host(node: &str) -> &str {
 }
 
 fn short_hash(node: &str) -> String {
-    use std::fmt::Write as _;
-    let digest = Sha256::digest(node.as_bytes());
-    let mut text = String::with_capacity(HASH_DIGITS);
-    for byte in digest.iter().take(HASH_DIGITS / 2) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    lower_hex(&Sha256::digest(node.as_bytes())[..HASH_DIGITS / 2])
 }
 
 /// Whether Kubernetes takes it as the name of a pod or a node: a DNS subdomain.

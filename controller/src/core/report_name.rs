@@ -42,6 +42,12 @@ pub fn result_name(node: &str) -> String {
     format!("{node}.json")
 }
 
+/// The stored name of the log of a container of a node's job pod.
+#[must_use]
+pub fn log_name(node: &str, container: &str) -> String {
+    format!("{node}-container-{container}.log")
+}
+
 /// The stored name of a node's file.
 ///
 /// # Errors

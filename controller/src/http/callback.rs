@@ -409,7 +409,6 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
 
     /// Refuses a name that belongs to another node of the list.
     fn check_owner(&self, caller: &Caller, name: &str) -> Result<(), HttpError> {
-        self.check_attempt(caller)?;
         match self
             .handle
             .owner_of_name(&caller.execution, &caller.node, name)

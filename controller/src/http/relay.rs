@@ -335,7 +335,7 @@ impl<F: Forward> HeldCallback<'_, F> {
                 Err(NotAnswered::CutOff) => {}
             }
             if !self.wait(&mut standing, &found).await {
-                return expired();
+                return expired(&found);
             }
         }
     }
@@ -417,11 +417,16 @@ fn misdirected(leader: &Leader) -> Response {
     HttpError::new(StatusCode::MISDIRECTED_REQUEST, message).into_response()
 }
 
-fn expired() -> Response {
-    HttpError::elsewhere(
-        "no replica has led for as long as callbacks are held (callbackHoldTimeout): try again",
-    )
-    .into_response()
+fn expired(found: &Standing) -> Response {
+    let why = match found {
+        Standing::Standby(Some(leader)) => format!(
+            "{} leads and cannot be reached from this replica: try again",
+            leader.identity
+        ),
+        _ => "no replica leads, and callbacks are held no longer (callbackHoldTimeout): try again"
+            .to_owned(),
+    };
+    HttpError::elsewhere(why).into_response()
 }
 
 fn unknown() -> Response {

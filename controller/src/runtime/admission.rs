@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::ordered_watch as watch;
 use crate::core::ids::ExecutionId;
 use crate::core::names;
 use crate::core::report_name;
-use crate::core::time::Monotonic;
+use crate::core::time::{Monotonic, Now};
 
 /// The table of pairs. Memory: a name per node and kept execution.
 #[derive(Debug)]
@@ -103,14 +105,15 @@ impl Admission {
         }
     }
 
-    /// The newest pod on the node ended `ago`.
-    pub fn ended(&self, id: &ExecutionId, node: &str, now: Monotonic, ago: Duration) {
+    /// The newest pod on the node ended at that time, which may be of an earlier process.
+    pub fn ended(&self, id: &ExecutionId, node: &str, ended: Timestamp, now: Now) {
+        let ago = Duration::try_from(now.wall.duration_since(ended)).unwrap_or_default();
         let mut table = self.write();
         if let Some(created) = table
             .get_mut(id)
             .and_then(|admitted| admitted.created.get_mut(node))
         {
-            created.tokens_end = Some(now.after(TOKEN_GRACE.saturating_sub(ago)));
+            created.tokens_end = Some(now.monotonic.after(TOKEN_GRACE.saturating_sub(ago)));
         }
     }
 

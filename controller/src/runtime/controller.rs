@@ -440,7 +440,6 @@ impl<P: Ports> Controller<P> {
             "execution started"
         );
         self.warn_of_many_series(plan.nodes.len());
-        self.remove_abandoned();
         let cancelled = (self.in_progress.as_mut()).and_then(|claim| claim.cancelled.take());
         let found = match (prepared.found, cancelled) {
             (found, None) => found,
@@ -478,9 +477,7 @@ impl<P: Ports> Controller<P> {
         for node in called {
             self.admission.admit(&id, node.node(), node.attempts());
             if let Some(ended) = node.ended() {
-                let ago = Duration::try_from(now.wall.duration_since(ended.wall));
-                let ago = ago.unwrap_or_default();
-                self.admission.ended(&id, node.node(), now.monotonic, ago);
+                self.admission.ended(&id, node.node(), ended.wall, now);
             }
         }
         let reports = self.api.ports.reports().clone();

@@ -23,19 +23,20 @@ pub(super) async fn restore<R: ReportStore>(
     result_bytes_max: u64,
     events: mpsc::Sender<Event>,
 ) {
-    for execution in kept.iter().rev() {
-        let summary = read_summary(&reports, &clock, execution).await;
-        let read = Event::HistoryRead(execution.clone(), summary.map(Box::new));
-        if events.send(read).await.is_err() {
-            return;
-        }
-    }
+    let mut executions = Vec::with_capacity(kept.len());
     for execution in kept.into_iter().rev() {
         let summary = read_summary(&reports, &clock, &execution).await;
         // Without a summary any name may be a node's: the Go original wrote none.
         let nodes: Option<BTreeSet<String>> = summary
             .as_ref()
             .map(|summary| summary.nodes.iter().map(|node| node.node.clone()).collect());
+        let read = Event::HistoryRead(execution.clone(), summary.map(Box::new));
+        if events.send(read).await.is_err() {
+            return;
+        }
+        executions.push((execution, nodes));
+    }
+    for (execution, nodes) in executions {
         let files = match patiently(&clock, || reports.list(&execution)).await {
             Ok(files) => files,
             Err(error) => {

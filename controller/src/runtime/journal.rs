@@ -73,10 +73,8 @@ pub(super) async fn read_all<R: ReportStore>(
 #[derive(Debug, Default)]
 pub(super) struct JournalWrites {
     queue: Vec<Entry>,
-    is_writing: bool,
     next: Monotonic,
-    /// Entries that were pushed, are being written, and outlive this process.
-    pushed: u64,
+    /// Entries that are being written, and that outlive this process.
     in_flight: u64,
     durable: u64,
 }
@@ -87,12 +85,11 @@ const PAUSE: Duration = Duration::from_millis(250);
 impl JournalWrites {
     pub(super) fn push(&mut self, entry: Entry) {
         self.queue.push(entry);
-        self.pushed += 1;
     }
 
     /// When something is to be written; none while a write is under way.
     pub(super) fn due(&self) -> Option<Monotonic> {
-        (!self.is_writing && !self.queue.is_empty()).then_some(self.next)
+        (self.in_flight == 0 && !self.queue.is_empty()).then_some(self.next)
     }
 
     /// What to write now; to be answered with [`Self::written`].
@@ -100,7 +97,6 @@ impl JournalWrites {
         if self.due().is_none_or(|due| due > now) {
             return None;
         }
-        self.is_writing = true;
         self.next = now.after(PAUSE);
         self.in_flight = self.queue.len() as u64;
         Some(std::mem::take(&mut self.queue))
@@ -108,19 +104,17 @@ impl JournalWrites {
 
     /// A write ended.
     pub(super) fn written(&mut self) {
-        self.is_writing = false;
         self.durable += std::mem::take(&mut self.in_flight);
     }
 
     /// Forgets what is not written yet: its execution is closed.
     pub(super) fn clear(&mut self) {
         self.queue.clear();
-        self.pushed = self.durable + self.in_flight;
     }
 
     /// What was pushed so far, to be compared with [`Self::durable`].
     pub(super) fn pushed(&self) -> u64 {
-        self.pushed
+        self.durable + self.in_flight + self.queue.len() as u64
     }
 
     /// So many of the entries pushed outlive this process.

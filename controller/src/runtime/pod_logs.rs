@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use super::Ports;
 use super::api_calls::ApiCalls;
 use crate::core::ids::ExecutionId;
+use crate::core::report_name;
 use crate::core::views::PodView;
 use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
@@ -24,7 +25,7 @@ pub(super) async fn save<P: Ports>(
 ) -> Vec<String> {
     let mut stored = Vec::new();
     for container in &pod.containers {
-        let name = format!("{}-container-{container}.log", pod.node);
+        let name = report_name::log_name(&pod.node, container);
         match save_one(&api, execution, pod, container, &name, secrets).await {
             Ok(bytes) => {
                 metrics.own().report_stored(bytes);

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
-use super::cluster::TestCluster;
+use super::cluster::{State, TestCluster};
 use super::reports::TestReports;
 use super::{PATIENCE, TestClock, TestEntropy, instant, tokens};
 
@@ -91,6 +91,15 @@ impl Setup {
     /// Starts the controller in a new directory.
     pub fn run(self) -> World {
         self.run_in(TempDir::new().unwrap(), |_| {})
+    }
+
+    /// Starts the controller in a new directory, and waits until each node has its pod.
+    pub async fn run_to_pods(self) -> World {
+        let nodes = self.nodes.len();
+        let world = self.run();
+        let all = |state: &State| (state.pods.len() == nodes).then_some(());
+        world.cluster.until("every pod", all).await;
+        world
     }
 
     /// Starts the controller in that directory, after `prepare` has changed the cluster.

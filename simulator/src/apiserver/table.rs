@@ -131,7 +131,7 @@ pub(super) fn of_event(
             version,
             initial_events_end,
         } => {
-            let bookmark = super::watch_stream::bookmark(
+            let bookmark = bookmark(
                 "meta.k8s.io/v1",
                 "PartialObjectMetadata",
                 *version,
@@ -146,4 +146,18 @@ pub(super) fn of_event(
         }
         WatchEvent::Error(_) => None,
     }
+}
+
+/// The object of a BOOKMARK: nothing but its version, and whether the initial events end here.
+pub(super) fn bookmark(
+    api_version: &str,
+    kind: &str,
+    version: u64,
+    initial_events_end: bool,
+) -> Value {
+    let mut metadata = json!({"resourceVersion": version.to_string()});
+    if initial_events_end {
+        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+    }
+    json!({"kind": kind, "apiVersion": api_version, "metadata": metadata})
 }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream;
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use super::ApiServer;
@@ -227,7 +227,7 @@ impl Stream {
                     version,
                     initial_events_end,
                 },
-            ) => encoded(&bookmark(
+            ) => encoded(&table::bookmark(
                 "meta.k8s.io/v1",
                 "PartialObjectMetadata",
                 *version,
@@ -239,7 +239,7 @@ impl Stream {
                     version,
                     initial_events_end,
                 },
-            ) => encoded(&bookmark(
+            ) => encoded(&table::bookmark(
                 &self.row.api_version(),
                 self.row.kind,
                 *version,
@@ -259,18 +259,4 @@ impl Stream {
             }
         }
     }
-}
-
-/// The object of a BOOKMARK: nothing but its version, and whether the initial events end here.
-pub(super) fn bookmark(
-    api_version: &str,
-    kind: &str,
-    version: u64,
-    initial_events_end: bool,
-) -> Value {
-    let mut metadata = json!({"resourceVersion": version.to_string()});
-    if initial_events_end {
-        metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
-    }
-    json!({"kind": kind, "apiVersion": api_version, "metadata": metadata})
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -150,17 +149,6 @@ impl fmt::Display for Disturbance {
     }
 }
 
-impl FromStr for Disturbance {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.iter().find(|kind| kind.name() == name);
-        found
-            .copied()
-            .ok_or_else(|| format!("no kind of disturbance is called {name:?}"))
-    }
-}
-
 /// One disturbance at its time.
 #[derive(Debug, Clone)]
 pub(super) struct Due {
@@ -192,12 +180,6 @@ impl Timeline {
             is_on.then_some((*kind, times as u32))
         };
         Self(Disturbance::ALL.iter().filter_map(times).collect())
-    }
-
-    /// None of them.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::default()
     }
 
     /// Without those that do not pass.
@@ -316,22 +298,11 @@ impl Disturbances {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
-    fn names_are_read_back_and_are_different() {
-        let names: BTreeSet<&str> = Disturbance::ALL.iter().map(|kind| kind.name()).collect();
-        assert_eq!(names.len(), Disturbance::ALL.len());
-        for kind in Disturbance::ALL {
-            assert_eq!(kind.name().parse(), Ok(*kind));
-        }
-    }
-
-    #[test]
     fn a_disturbance_is_noticed_by_its_sign_at_its_replica_and_recovered_once() {
-        let disturbances = Disturbances::of(&Timeline::none());
+        let disturbances = Disturbances::of(&Timeline::default());
         disturbances.fired(Disturbance::Crash, Some(1));
         disturbances.show(Sign::Call, Some(0));
         disturbances.show(Sign::Nodes, None);

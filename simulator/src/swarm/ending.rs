@@ -110,12 +110,8 @@ impl Swarm {
     ) -> Result<ExecutionSummary, Violation> {
         let id = self.site.scenario.id(due);
         self.until_over(due, bound).await?;
-        match self.summary(&id) {
-            Some(summary) if summary.end_time.is_some() => Ok(summary),
-            summary => Err(format!(
-                "execution {id} has ended, and its summary is {summary:?}"
-            )),
-        }
+        self.summary(&id)
+            .ok_or_else(|| format!("execution {id} has ended, and no summary says so"))
     }
 
     /// The summary of an execution, on whichever volume it is.

@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::disturbance::{Disturbance, Due};
 use super::life::Cut;
-use super::record::FIRST_ELECTION;
 use super::site::{Process, Site};
 use crate::fleet::{Outage, OutageKind, create_node};
 use crate::job::EXECUTION_LABEL;
@@ -59,6 +58,9 @@ pub(super) fn outages(due: &[Due], nodes: u32) -> Vec<Outage> {
         .filter_map(|due| outage(due, free.next()?))
         .collect()
 }
+
+/// Before this nobody disturbs the Lease: the first leader is still being elected, which a deletion can spoil.
+const FIRST_ELECTION: Duration = Duration::from_mins(1);
 
 impl Site {
     /// The clocks of the replicas, as they are from the begin.

@@ -12,6 +12,17 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock::SimClock;
 
+/// Who a process is.
+#[derive(Debug, Clone)]
+pub(super) struct Who {
+    /// The place of the replica among the others.
+    pub(super) slot: usize,
+    /// How many processes there were before.
+    pub(super) number: u64,
+    /// Its holder identity.
+    pub(super) identity: Arc<str>,
+}
+
 /// How the API server cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {

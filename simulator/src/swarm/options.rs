@@ -310,3 +310,15 @@ impl fmt::Display for SwarmOptions {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_back_by_its_name_also_where_the_two_lists_meet() {
+        for kind in AnyKind::all() {
+            assert_eq!(kind.name().parse(), Ok(kind));
+        }
+    }
+}

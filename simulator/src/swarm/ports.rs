@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::disturbance::{Disturbances, Sign};
-use super::life::{Cut, Life};
+use super::life::{Cut, Life, Who};
 use super::record::Record;
 use super::volume::{Access, Volume};
 use crate::cluster::SimCluster;
@@ -33,17 +33,6 @@ use crate::report_store::{MemoryReportStore, MemoryUpload};
 /// The adapter's deadlines, of a write and of a read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// Who a process is.
-#[derive(Debug, Clone)]
-pub(super) struct Who {
-    /// The place of the replica among the others.
-    pub(super) slot: usize,
-    /// How many processes there were before.
-    pub(super) number: u64,
-    /// Its holder identity.
-    pub(super) identity: Arc<str>,
-}
 
 /// The cluster of one process.
 #[derive(Debug, Clone)]
@@ -63,7 +52,11 @@ impl ProcessCluster {
     ) -> Result<T, ClusterError> {
         self.life.point().await;
         let result = match self.life.cut() {
-            None => work.await,
+            None => {
+                let result = work.await;
+                self.disturbances.show(Sign::Call, Some(self.who.slot));
+                result
+            }
             Some(cut) => {
                 self.disturbances.show(Sign::Cut, Some(self.who.slot));
                 if cut == Cut::AnswersLost {
@@ -78,22 +71,23 @@ impl ProcessCluster {
             }
         };
         self.life.point().await;
-        self.disturbances.show(Sign::Call, Some(self.who.slot));
         result
     }
 
     /// What a watch tells, as it arrives.
-    fn arriving<T: Send, S: Stream<Item = T> + Send>(
+    fn arriving<T: Send, S: Stream<Item = Result<T, ClusterError>> + Send>(
         &self,
         sign: Sign,
         events: S,
-    ) -> impl Stream<Item = T> + Send + use<T, S> {
+    ) -> impl Stream<Item = Result<T, ClusterError>> + Send + use<T, S> {
         let (life, disturbances) = (self.life.clone(), self.disturbances.clone());
         events.then(move |event| {
             let (life, disturbances) = (life.clone(), disturbances.clone());
             async move {
                 life.hears().await;
-                disturbances.show(sign, None);
+                if event.is_ok() {
+                    disturbances.show(sign, None);
+                }
                 event
             }
         })
@@ -105,7 +99,9 @@ impl Cluster for ProcessCluster {
 
     async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
         let nodes = self.call(READ_TIMEOUT, self.inner.list_nodes()).await;
-        self.disturbances.show(Sign::Nodes, None);
+        if nodes.is_ok() {
+            self.disturbances.show(Sign::Nodes, None);
+        }
         nodes
     }
 

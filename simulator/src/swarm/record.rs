@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use controller::config::Config;
@@ -26,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::disturbance::{Disturbance, Disturbances, Sign};
-use super::ports::Who;
+use super::life::Who;
 use super::standing::{Nodes, Standing};
 use super::summaries::{self, Facts};
 use super::volume::Volume;
@@ -341,16 +340,20 @@ impl Record {
         });
     }
 
-    /// A job pod sends a post.
-    pub(super) fn sends(&self, post: &Post) {
-        if let Some((id, name)) = stored_name(post) {
-            self.write(|book| {
-                let sent = book.sent.entry((id, name)).or_default();
-                if !sent.contains(&post.body) {
-                    sent.push(post.body.clone());
-                }
-            });
-        }
+    /// A job pod sends a post; says whether it has sent that report before.
+    pub(super) fn sends(&self, post: &Post) -> bool {
+        let Some((id, name)) = stored_name(post) else {
+            return false;
+        };
+        let mut is_repeated = false;
+        self.write(|book| {
+            let sent = book.sent.entry((id, name)).or_default();
+            is_repeated = sent.contains(&post.body);
+            if !is_repeated {
+                sent.push(post.body.clone());
+            }
+        });
+        is_repeated
     }
 
     /// A process answered a post, whether the job pod hears of it or not.
@@ -616,7 +619,8 @@ impl Book {
             facts.removed_by_others(job_pod.node);
         }
         // Without a journal that tells of it nobody can know that it was there.
-        if !self.is_journaled(&id, job_pod.uid) && !is_asked || self.observed.volume.is_none() {
+        let is_unknown = !is_asked && !self.is_journaled(&id, job_pod.uid);
+        if self.observed.volume.is_none() || is_unknown {
             self.checker.allow_again(&id, job_pod);
         }
         Ok(())
@@ -626,11 +630,11 @@ impl Book {
         let Some(volume) = &self.observed.volume else {
             return false;
         };
-        let journals = (0..=self.state.epoch).filter_map(|epoch| {
-            let journal = volume.store().get(id, &file_name(epoch))?;
-            String::from_utf8(journal.to_vec()).ok()
-        });
-        journals.into_iter().any(|journal| journal.contains(uid))
+        (0..=self.state.epoch).any(|epoch| {
+            let journal = volume.store().get(id, &file_name(epoch));
+            let tells = |text: &str| text.contains(uid);
+            journal.is_some_and(|journal| std::str::from_utf8(&journal).is_ok_and(tells))
+        })
     }
 
     fn post_answered(&mut self, who: &Who, volume: &Volume, post: &Post, attempt: &Attempt) {
@@ -689,6 +693,3 @@ fn stored_name(post: &Post) -> Option<(ExecutionId, String)> {
     };
     Some((id, name))
 }
-
-/// How long after its begin nothing can be held against the Lease: nobody has led yet.
-pub(super) const FIRST_ELECTION: Duration = Duration::from_mins(1);

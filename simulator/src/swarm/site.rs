@@ -23,9 +23,9 @@ use tokio::time::sleep;
 use tower::ServiceExt as _;
 
 use super::disturbance::{Disturbance, Disturbances, Sign};
-use super::life::{Life, ProcessClock};
+use super::life::{Life, ProcessClock, Who};
 use super::options::SwarmOptions;
-use super::ports::{ProcessCluster, ProcessForward, ProcessReports, Who};
+use super::ports::{ProcessCluster, ProcessForward, ProcessReports};
 use super::record::Record;
 use super::volume::Volume;
 use crate::apiserver::ApiServer;
@@ -492,8 +492,9 @@ impl Service {
 
 impl Transport for Service {
     async fn attempt(&self, post: &Post, namespace: &str) -> Attempt {
-        self.0.disturbances.show(Sign::Repetition, None);
-        self.0.record.sends(post);
+        if self.0.record.sends(post) {
+            self.0.disturbances.show(Sign::Repetition, None);
+        }
         let Some(process) = self.backend() else {
             return Attempt::Refused;
         };

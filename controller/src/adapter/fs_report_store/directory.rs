@@ -84,17 +84,14 @@ impl Directory {
 
     /// What is known of a regular file; none where there is no such.
     pub(super) fn file_stat(&self, name: &str) -> io::Result<Option<Stat>> {
-        match rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok((FileType::from_raw_mode(stat.st_mode).is_file()).then_some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let is_file = |stat: &Stat| FileType::from_raw_mode(stat.st_mode).is_file();
+        Ok(self.stat(name)?.filter(is_file))
     }
 
-    /// When a file or link itself was last written, in seconds since 1970; none where there is none.
-    pub(super) fn modified_seconds(&self, name: &str) -> io::Result<Option<i64>> {
+    /// What is known of whatever has that name, of a link itself; none where nothing has.
+    pub(super) fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
         match rustix::fs::statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat.st_mtime)),
+            Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -3,7 +3,6 @@
 //! Its name tells whose it is: a process removes at its start what an earlier one of its holder left, a leader what others left
 //! long ago. Nothing else is ever taken for a leftover.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::directory::Directory;
+use crate::core::hex::lower_hex;
 
 /// How the names of temporary files begin; node names, and so reports, never do.
 const PREFIX: &str = "_upload-";
@@ -25,13 +25,7 @@ pub(super) struct Holder(String);
 
 impl Holder {
     pub(super) fn new(identity: &str) -> Self {
-        let hash = Sha256::digest(identity);
-        let mut digits = String::with_capacity(2 * HOLDER_HASH_BYTES);
-        for byte in &hash[..HOLDER_HASH_BYTES] {
-            // Writing to a string cannot fail.
-            let _ = write!(digits, "{byte:02x}");
-        }
-        Self(digits)
+        Self(lower_hex(&Sha256::digest(identity)[..HOLDER_HASH_BYTES]))
     }
 
     /// The name of this holder's temporary file of that number.

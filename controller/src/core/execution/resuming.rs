@@ -16,6 +16,7 @@ use crate::core::names::attempt_pod_name;
 use crate::core::node_run::{Failure, Progress};
 use crate::core::pod_phase;
 use crate::core::pod_pool::SlotHolder;
+use crate::core::report_name;
 use crate::core::state::{NodeState, Reason};
 use crate::core::time::Now;
 use crate::core::views::PodView;
@@ -242,8 +243,10 @@ impl Execution {
             return;
         }
         self.keep_ended(index, &pod);
-        let has_logs = |name: &String| name.contains("-container-");
-        if self.nodes[index].reports.iter().any(has_logs) {
+        let reports = &self.nodes[index].reports;
+        let is_saved =
+            |container: &String| reports.contains(&report_name::log_name(&pod.node, container));
+        if !pod.containers.is_empty() && pod.containers.iter().all(is_saved) {
             self.pod_settled(&pod.uid);
         } else {
             let pod = Box::new(pod);

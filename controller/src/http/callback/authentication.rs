@@ -13,8 +13,9 @@ use crate::http::error::HttpError;
 /// Which requests are let in.
 #[derive(Debug, Clone)]
 pub struct Authentication {
-    mode: CallbackAuth,
+    /// None where nobody needs one and none is looked at.
     tokens: Option<CallbackTokens>,
+    is_required: bool,
 }
 
 /// What a request that is let in has shown.
@@ -33,8 +34,8 @@ impl Authentication {
     #[must_use]
     pub fn off() -> Self {
         Self {
-            mode: CallbackAuth::Off,
             tokens: None,
+            is_required: false,
         }
     }
 
@@ -42,15 +43,15 @@ impl Authentication {
     #[must_use]
     pub fn new(mode: CallbackAuth, tokens: CallbackTokens) -> Self {
         Self {
-            mode,
-            tokens: Some(tokens),
+            tokens: (mode != CallbackAuth::Off).then_some(tokens),
+            is_required: mode == CallbackAuth::Required,
         }
     }
 
     /// # Errors
     /// 401 for a wrong token, and for none where one is required.
     pub(super) fn check(&self, target: &Target, headers: &HeaderMap) -> Result<Shown, HttpError> {
-        let Some(tokens) = (self.tokens.as_ref()).filter(|_| self.mode != CallbackAuth::Off) else {
+        let Some(tokens) = &self.tokens else {
             return Ok(Shown::Whatever);
         };
         let token = (target.token.as_deref()).or_else(|| bearer(headers));
@@ -60,7 +61,7 @@ impl Authentication {
                 .ok_or_else(|| {
                     unauthorized("token: not that of a job pod of this node and execution")
                 }),
-            None if self.mode == CallbackAuth::Required => Err(unauthorized(
+            None if self.is_required => Err(unauthorized(
                 "token: missing; post to the URLs in CALLBACK_SERVICE_RESULT_URL, _FILE_URL and _EVENT_URL as they are, or send CALLBACK_SERVICE_TOKEN as Authorization: Bearer",
             )),
             None => Ok(Shown::Nothing),

@@ -244,6 +244,7 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     fn stored_name(&self, caller: &Caller, name: &str) -> Result<String, HttpError> {
         let name = report_name::stored_file_name(&caller.node, name)
             .map_err(|error| HttpError::bad_request(error.to_string()))?;
+        self.check_attempt(caller)?;
         self.check_owner(caller, &name)?;
         Ok(name)
     }

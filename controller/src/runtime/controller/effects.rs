@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tracing::{debug, info};
 
@@ -210,8 +209,8 @@ impl<P: Ports> Controller<P> {
             self.journal_writes.push(Entry::Ended(end));
         }
         let id = current.execution.id();
-        let now = self.api.ports.clock().monotonic();
-        self.admission.ended(id, node.node(), now, Duration::ZERO);
+        let now = self.api.ports.clock().now();
+        self.admission.ended(id, node.node(), now.wall, now);
         let error = node.state() != NodeState::Succeeded;
         self.metrics.processing(id, node.node(), error);
         if let Some(duration) = node.duration() {

@@ -154,8 +154,7 @@ impl<P: Ports> Controller<P> {
         for node in nodes.filter(|node| node.attempts > 0) {
             self.admission.admit(id, &node.node, node.attempts);
             let ended = node.end_time.unwrap_or(Timestamp::UNIX_EPOCH);
-            let ago = Duration::try_from(now.wall.duration_since(ended)).unwrap_or_default();
-            (self.admission).ended(id, &node.node, now.monotonic, ago);
+            self.admission.ended(id, &node.node, ended, now);
             if !node.state.is_final() {
                 continue;
             }
@@ -218,6 +217,8 @@ impl<P: Ports> Controller<P> {
         }
         self.closing = None;
         self.release_deletions();
+        // Now that no pod waits for the volume.
+        self.remove_abandoned();
         self.close_in_record(id.clone());
     }
 
