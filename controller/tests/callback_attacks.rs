@@ -227,7 +227,7 @@ async fn a_token_ends_ten_minutes_after_its_pod_also_through_a_restart() {
         if restarts {
             world = world.restart(|_, _| {});
             world.handle.recovered().await;
-            while world.handle.is_unread(EXECUTION) {
+            while world.handle.is_unread("node-a", EXECUTION) {
                 let answer = post(&world, "node-a", &own, "file?name=late", "x").await;
                 assert_ne!(answer.status, StatusCode::NOT_ACCEPTABLE);
                 tokio::task::yield_now().await;

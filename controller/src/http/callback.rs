@@ -190,7 +190,7 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
 
     fn admit(&self, node: String, execution: &str, shown: Shown) -> Result<Caller, HttpError> {
         // Asked first: what is read meanwhile is admitted by then.
-        let is_unread = self.handle.is_unread(execution);
+        let is_unread = self.handle.is_unread(&node, execution);
         let execution = match self.handle.admits(&node, execution) {
             Some(execution) => execution,
             // `http::relay` holds it.

@@ -78,9 +78,12 @@ impl Admission {
         unread.remove(id);
     }
 
-    /// Whether that execution is kept and not in the table yet: a pair that is not admitted may be so in a moment.
+    /// Whether a pair that is not admitted may be so in a moment, since its execution is kept and not in the table yet.
     #[must_use]
-    pub fn is_unread(&self, execution: &str) -> bool {
+    pub fn is_unread(&self, node: &str, execution: &str) -> bool {
+        if self.dev_mode || !names::is_dns_subdomain(node) {
+            return false;
+        }
         let unread = self.unread.read().unwrap_or_else(PoisonError::into_inner);
         ExecutionId::parse(execution).is_some_and(|id| unread.contains(&id))
     }
@@ -177,5 +180,43 @@ impl Admission {
         self.executions
             .write()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const KEPT: &str = "202611232359";
+
+    fn while_history_is_read(dev_mode: bool) -> Admission {
+        let admission = Admission::new(dev_mode);
+        admission.await_history(&[ExecutionId::parse(KEPT).unwrap()]);
+        admission
+    }
+
+    #[test]
+    fn what_is_not_read_yet_may_be_admitted_in_a_moment() {
+        let admission = while_history_is_read(false);
+        assert!(admission.is_unread("node-a", KEPT));
+        assert!(!admission.is_unread("node-a", "202611232358"));
+        admission.history_read(&ExecutionId::parse(KEPT).unwrap());
+        assert!(!admission.is_unread("node-a", KEPT));
+    }
+
+    #[test]
+    fn no_history_admits_a_name_that_no_node_has() {
+        for node in ["..", "", "a_b", "Node"] {
+            assert!(
+                !while_history_is_read(false).is_unread(node, KEPT),
+                "{node}"
+            );
+        }
+    }
+
+    #[test]
+    fn in_dev_mode_no_pair_waits_for_the_history() {
+        assert!(!while_history_is_read(true).is_unread("node-a", KEPT));
     }
 }

@@ -75,10 +75,10 @@ impl ControllerHandle {
         self.admission.admits(node, execution)
     }
 
-    /// Whether a pair of that execution that may not call back may in a moment: what is left of a kept execution is read after a start.
+    /// Whether a pair that may not call back may in a moment: what is left of a kept execution is read after a start.
     #[must_use]
-    pub fn is_unread(&self, execution: &str) -> bool {
-        self.admission.is_unread(execution)
+    pub fn is_unread(&self, node: &str, execution: &str) -> bool {
+        self.admission.is_unread(node, execution)
     }
 
     /// Whether the tokens of the pair's pods have ended: ten minutes after the newest one's end.
