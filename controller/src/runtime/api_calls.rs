@@ -2,10 +2,10 @@
 //!
 //! The election's own calls do not come through here: a renewal never waits behind creates.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Ports;
 use super::fence::Fence;
@@ -31,7 +31,7 @@ pub(super) struct WriteBounds {
 pub(super) struct ApiCalls<P: Ports> {
     pub(super) ports: P,
     permits: Arc<Semaphore>,
-    writes: Arc<watch::Sender<Writes>>,
+    writes: Arc<Mutex<Writes>>,
     bounds: WriteBounds,
     metrics: Arc<Metrics>,
 }
@@ -56,11 +56,15 @@ impl<P: Ports> Clone for ApiCalls<P> {
 }
 
 /// A write in flight, until it is dropped.
-struct InFlight<'a>(&'a watch::Sender<Writes>);
+struct InFlight<'a>(&'a Mutex<Writes>);
+
+fn lock(writes: &Mutex<Writes>) -> MutexGuard<'_, Writes> {
+    writes.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.send_modify(|writes| writes.in_flight -= 1);
+        lock(self.0).in_flight -= 1;
     }
 }
 
@@ -147,20 +151,21 @@ impl<P: Ports> ApiCalls<P> {
 
     /// Lets no further write begin: what waits for its turn waits for ever.
     pub(super) fn close_writes(&self) {
-        self.writes.send_modify(|writes| writes.are_closed = true);
+        lock(&self.writes).are_closed = true;
     }
 
     /// Writes that were sent and not answered.
     pub(super) fn writes_in_flight(&self) -> usize {
-        self.writes.borrow().in_flight
+        lock(&self.writes).in_flight
     }
 
     fn begin_write(&self) -> Option<InFlight<'_>> {
-        let has_begun = self.writes.send_if_modified(|writes| {
-            writes.in_flight += usize::from(!writes.are_closed);
-            !writes.are_closed
-        });
-        has_begun.then(|| InFlight(&self.writes))
+        let mut writes = lock(&self.writes);
+        if writes.are_closed {
+            return None;
+        }
+        writes.in_flight += 1;
+        Some(InFlight(&self.writes))
     }
 
     async fn permit(&self) -> Option<SemaphorePermit<'_>> {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use controller::ports::clock::{Clock, Monotonic};
+use controller::runtime::ordered_watch as watch;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::SimClock;
@@ -77,7 +77,7 @@ impl Life {
 
     /// It dies at once.
     pub(super) fn kill(&self) {
-        self.0.is_over.send_replace(true);
+        self.0.is_over.set(true);
     }
 
     /// It dies with the power of the volume.
