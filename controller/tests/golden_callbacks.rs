@@ -1,4 +1,5 @@
-//! Callbacks as the original answers them: each line of the recording is a case against a controller of its own.
+//! Callbacks as the original answers them: each line of the recording is a case against a controller of its own, which knows no
+//! tokens, and against one that does without them.
 //!
 //! Where we differ on purpose, the case is named below with what is wanted of it.
 
@@ -15,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::Request;
 use k8s_openapi::api::events::v1::Event;
 use serde::Deserialize;
+use serde_json::json;
 use support::world::{Setup, World, pod_name};
 
 const RECORDING: &str = include_str!("fixtures/callbacks.jsonl");
@@ -129,8 +131,9 @@ fn wanted(case: &Case) -> Outcome {
 }
 
 /// A controller as the recorded one: every node is known, the pod of `node-gone` was deleted.
-async fn recorded_world() -> World {
-    let world = Setup::new(&["node-a", "node-gone"]).run();
+async fn recorded_world(auth: &str) -> World {
+    let setup = Setup::new(&["node-a", "node-gone"]).set("callbackAuth", json!(auth));
+    let world = setup.run();
     world.cluster.until_created(2).await;
     let gone = pod_name("node-gone", EXECUTION);
     world
@@ -159,8 +162,8 @@ fn request(case: &Case) -> Request<Body> {
     request.body(Body::from(body)).unwrap()
 }
 
-async fn outcome_of(case: &Case) -> Outcome {
-    let world = recorded_world().await;
+async fn outcome_of(case: &Case, auth: &str) -> Outcome {
+    let world = recorded_world(auth).await;
     let answer = world.send(request(case)).await;
     let status = answer.status.as_u16();
     let lines = answer.text().lines().count();
@@ -246,12 +249,14 @@ async fn every_recorded_callback_is_answered_as_recorded_or_as_we_want_it() {
     let cases = cases();
     assert_eq!(cases.len(), 66);
     for case in &cases {
-        let (got, wanted) = (outcome_of(case).await, wanted(case));
-        if got != wanted {
-            wrong.push(format!(
-                "{}:\n   got {got:?}\nwanted {wanted:?}",
-                case.title
-            ));
+        for auth in ["off", "permissive"] {
+            let (got, wanted) = (outcome_of(case, auth).await, wanted(case));
+            if got != wanted {
+                wrong.push(format!(
+                    "{} ({auth}):\n   got {got:?}\nwanted {wanted:?}",
+                    case.title
+                ));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
