@@ -17,7 +17,7 @@ use self::series::{Exposition, SeriesStore, write_family_header, write_value};
 use crate::config::Config;
 use crate::core::ids::ExecutionId;
 use crate::core::metric_families::VERSION;
-use crate::core::report::Results;
+use crate::core::report::{Results, SampleError};
 use crate::core::series_forecast::SeriesForecast;
 
 /// The content type of [`Metrics::render`].
@@ -75,6 +75,19 @@ impl Metrics {
         nodes: impl IntoIterator<Item = &'a str>,
     ) {
         self.lock().series.execution_started(id, nodes);
+    }
+
+    /// Whether all of a node's result can be exported, beside what there is of the node already.
+    ///
+    /// # Errors
+    /// The first fault of a configured gauge; others are never exported.
+    pub fn check_result(
+        &self,
+        id: &ExecutionId,
+        node: &str,
+        results: &Results,
+    ) -> Result<(), SampleError> {
+        self.lock().series.check(id, node, results)
     }
 
     /// A result of a node arrived: its samples are exported, and `<prefix>_processing` says that there is no error.

@@ -346,6 +346,37 @@ async fn no_name_leaves_the_executions_directory() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_scraper_could_take_is_refused_by_its_field_and_leaves_nothing() {
+    let world = Setup::new(&["node-a"]).run_to_pods().await;
+    let labelled = |value: &str| format!(r#"{{"test":[{{"labels":{{"label_a":"{value}"}}}}]}}"#);
+    let many = |from: usize, to: usize| {
+        let sample = |number| format!(r#"{{"labels":{{"label_a":"{number}"}}}}"#);
+        let samples: Vec<String> = (from..to).map(sample).collect();
+        format!(r#"{{"test":[{}]}}"#, samples.join(","))
+    };
+    for (body, want) in [
+        (r#"{"plain":[{"value":1e999}]}"#.to_owned(), "plain[0].value"),
+        (r#"{"plain":[{"value":NaN}]}"#.to_owned(), "plain[0].value"),
+        (labelled("x\\u0000y"), "test[0].labels.label_a"),
+        (labelled(&"x".repeat(1025)), "at most 1024 bytes"),
+        (many(0, 1001), "test: would have 1001 series"),
+    ] {
+        let answer = world.post(&format!("node-a/{EXECUTION}/result"), body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{want}");
+        assert!(answer.text().contains(want), "{}", answer.text());
+        assert_eq!(answer.text().lines().count(), 1);
+    }
+    assert_eq!(world.file_names(), [""; 0]);
+    for (from, to, status) in [(0, 700, 200), (0, 1000, 200), (1000, 1001, 400)] {
+        let path = format!("node-a/{EXECUTION}/result");
+        let answer = world.post(&path, many(from, to)).await;
+        assert_eq!(answer.status.as_u16(), status, "{from}..{to}");
+    }
+    let series = world.metric_lines(&format!("audit_test{{executionID=\"{EXECUTION}\""));
+    assert_eq!(series.len(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_link_that_somebody_planted_is_not_followed() {
     let world = Setup::new(&["node-a"]).run_to_pods().await;
     let outside = TempDir::new().unwrap();

@@ -14,6 +14,12 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 /// Longest part of a message that quotes the body, in characters: it ends up in one line of a log.
 const QUOTE_MAX_CHARS: usize = 200;
 
+/// Longest value of a declared label, in bytes: several times what anybody reads in a graph's legend.
+pub const LABEL_VALUE_MAX_BYTES: usize = 1024;
+
+/// The most series of one gauge that a node exports in an execution. Each is kept in memory, over all the results of the node.
+pub const GAUGE_SERIES_MAX: usize = 1000;
+
 /// One measured value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sample {
@@ -58,7 +64,60 @@ pub enum ReportError {
     Empty,
 }
 
-/// Reads a result document.
+/// Why a result that can be read cannot be exported; one line that names the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// The text format of Prometheus has no way to say it: a scraper takes it for the end of everything.
+    #[error("result: {0}: must not contain the character U+0000, which Prometheus does not take")]
+    NulInLabel(String),
+    /// A label value is too long.
+    #[error("result: {field}: must be at most {LABEL_VALUE_MAX_BYTES} bytes long, is {length}")]
+    LongLabel {
+        /// Which one.
+        field: String,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The node would have too many series.
+    #[error("result: {gauge}: would have {count} series of this node, at most {GAUGE_SERIES_MAX} are taken")]
+    ManySeries {
+        /// The gauge.
+        gauge: String,
+        /// How many there would be with those of earlier results.
+        count: usize,
+    },
+}
+
+/// Checks the samples of one gauge: the values of the labels that it declares. Others are never exported.
+///
+/// # Errors
+/// The first fault.
+pub fn check_labels(
+    gauge: &str,
+    samples: &[Sample],
+    labels: &[String],
+) -> Result<(), SampleError> {
+    for (index, sample) in samples.iter().enumerate() {
+        for label in labels {
+            let Some(value) = sample.labels.get(label) else {
+                continue;
+            };
+            let field = || format!("{gauge}[{index}].labels.{label}");
+            if value.len() > LABEL_VALUE_MAX_BYTES {
+                return Err(SampleError::LongLabel {
+                    field: field(),
+                    length: value.len(),
+                });
+            }
+            if value.contains('\0') {
+                return Err(SampleError::NulInLabel(field()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a result document. Its numbers are finite: JSON has no others, and one beyond a float's range is refused.
 ///
 /// # Errors
 /// The first fault, in one line.
@@ -332,6 +391,8 @@ mod tests {
             (r#"{"plain":[1]}"#, "plain[0]"),
             (r#"{"plain":[[1,{}]]}"#, "plain[0]"),
             (r#"{"plain":[{"value":1e400}]}"#, "out of range"),
+            (r#"{"plain":[{"value":-1e400}]}"#, "plain[0].value"),
+            (r#"{"plain":[{"value":Infinity}]}"#, "plain[0].value"),
             (r#"{"plain":[{"value":NaN}]}"#, "expected"),
             (r#"{"plain":[{"labels":{"a":1}}]}"#, "plain[0].labels.a"),
             (r#"{"plain":[{"value":1}]}garbage"#, "trailing"),
@@ -375,6 +436,30 @@ mod tests {
         ];
         assert_eq!(series, BTreeMap::from(expected));
         assert_eq!(sample_count(&results), 3);
+    }
+
+    #[test]
+    fn what_a_scraper_would_not_take_is_refused_by_its_field_where_it_is_declared() {
+        let labels = ["a".to_owned(), "b".to_owned()];
+        let checked = |value: &str, label: &str| {
+            let labelled = BTreeMap::from([(label.to_owned(), value.to_owned())]);
+            let sample = |labels| Sample { value: 1.0, labels };
+            let samples = [sample(BTreeMap::new()), sample(labelled)];
+            check_labels("g", &samples, &labels).map_err(|error| error.to_string())
+        };
+        let long = "é".repeat(LABEL_VALUE_MAX_BYTES / 2);
+        for taken in ["", "a b", "x\ny\r\t\"\\", "\u{7f}\u{fffd}é", &long] {
+            assert_eq!(checked(taken, "b"), Ok(()), "{taken:?}");
+        }
+        assert_eq!(checked("x\0", "other"), Ok(()));
+        assert_eq!(
+            checked("x\0y", "b").unwrap_err(),
+            "result: g[1].labels.b: must not contain the character U+0000, which Prometheus does not take"
+        );
+        assert_eq!(
+            checked(&(long + "x"), "a").unwrap_err(),
+            "result: g[1].labels.a: must be at most 1024 bytes long, is 1025"
+        );
     }
 
     proptest::proptest! {

@@ -234,6 +234,9 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     async fn result(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
         let body = read_whole(request, self.limits.result_bytes).await?;
         let results = parse_results(&body).map_err(|error| refused(&caller, error.to_string()))?;
+        let checked =
+            (self.handle.metrics()).check_result(&caller.execution, &caller.node, &results);
+        checked.map_err(|error| refused(&caller, error.to_string()))?;
         self.check_attempt(&caller)?;
         let callbacks = self.clone();
         to_its_end(async move { callbacks.store_result(caller, body, results).await }).await

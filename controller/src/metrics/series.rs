@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::core::ids::ExecutionId;
-use crate::core::report::Results;
+use crate::core::report::{GAUGE_SERIES_MAX, Results, Sample, SampleError, check_labels};
 use crate::core::series_forecast::SeriesForecast;
 
 /// The label value that stands for each node's newest execution.
@@ -107,6 +107,27 @@ impl NodeSeries {
             + usize::from(self.duration.is_some())
             + self.samples.len()
     }
+
+    /// What it has of one gauge.
+    fn of_gauge(&self, gauge: usize) -> impl Iterator<Item = (&[Box<str>], f64)> {
+        let samples = self.samples.range((gauge, Box::default())..);
+        let of_it = samples.take_while(move |((at, _), _)| *at == gauge);
+        of_it.map(|((_, values), value)| (&**values, *value))
+    }
+
+    /// Takes in samples as far as there is room for their series: results that nobody checked are read from the volume, and two of
+    /// one node may be checked at the same time.
+    fn extend(&mut self, samples: Vec<((usize, Box<[Box<str>]>), f64)>) {
+        let has_room = self.samples.len() + samples.len() <= GAUGE_SERIES_MAX;
+        for (key, value) in samples {
+            if has_room
+                || self.samples.contains_key(&key)
+                || self.of_gauge(key.0).count() < GAUGE_SERIES_MAX
+            {
+                self.samples.insert(key, value);
+            }
+        }
+    }
 }
 
 impl SeriesStore {
@@ -191,19 +212,49 @@ impl SeriesStore {
         }
     }
 
+    /// Whether every sample of a result can be exported.
+    pub(super) fn check(
+        &self,
+        id: &ExecutionId,
+        node: &str,
+        results: &Results,
+    ) -> Result<(), SampleError> {
+        let known = self.executions.get(id).and_then(|nodes| nodes.get(node));
+        for (gauge, layout) in self.exposition.gauges.iter().enumerate() {
+            let Some(samples) = results.get(&layout.name) else {
+                continue;
+            };
+            check_labels(&layout.name, samples, &layout.labels)?;
+            let before = known.map_or(0, |series| series.of_gauge(gauge).count());
+            if before + samples.len() <= GAUGE_SERIES_MAX {
+                continue;
+            }
+            let new: BTreeSet<_> = (samples.iter())
+                .map(|sample| (gauge, layout.values_of(sample)))
+                .filter(|key| known.is_none_or(|series| !series.samples.contains_key(key)))
+                .collect();
+            let count = before + new.len();
+            if count > GAUGE_SERIES_MAX {
+                return Err(SampleError::ManySeries {
+                    gauge: layout.name.clone(),
+                    count,
+                });
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn result(&mut self, id: &ExecutionId, node: &str, results: &Results) {
         let mut samples = Vec::new();
         for (gauge, layout) in self.exposition.gauges.iter().enumerate() {
             for sample in results.get(&layout.name).into_iter().flatten() {
-                let value = |label| sample.labels.get(label).map_or("", String::as_str).into();
-                let values: Box<[Box<str>]> = layout.labels.iter().map(value).collect();
-                samples.push(((gauge, values), sample.value));
+                samples.push(((gauge, layout.values_of(sample)), sample.value));
             }
         }
         self.change(id, node, |series| {
             // A late result does not undo an end that went wrong: `processing` says how the node ended.
             series.processing.get_or_insert(false);
-            series.samples.extend(samples);
+            series.extend(samples);
         });
     }
 
@@ -364,6 +415,12 @@ impl SeriesStore {
 }
 
 impl GaugeLayout {
+    /// A sample's values of the declared labels; one that it lacks is empty.
+    fn values_of(&self, sample: &Sample) -> Box<[Box<str>]> {
+        let value = |label| sample.labels.get(label).map_or("", String::as_str).into();
+        self.labels.iter().map(value).collect()
+    }
+
     fn write_lines(
         &self,
         text: &mut String,
@@ -372,12 +429,7 @@ impl GaugeLayout {
         node: &str,
         series: &NodeSeries,
     ) {
-        let first = (gauge, Box::default());
-        for ((_, values), value) in series
-            .samples
-            .range(first..)
-            .take_while(|((at, _), _)| *at == gauge)
-        {
+        for (values, value) in series.of_gauge(gauge) {
             text.push_str(&self.family);
             for (index, (label, source)) in self.line.iter().enumerate() {
                 text.push(if index == 0 { '{' } else { ',' });
@@ -391,7 +443,7 @@ impl GaugeLayout {
                 text.push('"');
             }
             text.push_str("} ");
-            write_value(text, *value);
+            write_value(text, value);
             text.push('\n');
         }
     }
@@ -475,6 +527,49 @@ mod tests {
         ] {
             assert_eq!(value(number), want);
         }
+    }
+
+    #[test]
+    fn a_node_has_so_many_series_of_a_gauge_and_no_more_over_all_its_results() {
+        let id = ExecutionId::parse("202601010000").unwrap();
+        let gauge = |name: &str| GaugeLayout {
+            name: name.to_owned(),
+            family: name.to_owned(),
+            help: String::new(),
+            labels: vec!["a".to_owned()],
+            line: Vec::new(),
+        };
+        let mut store = SeriesStore::new(Exposition {
+            prefix: "audit".to_owned(),
+            gauges: vec![gauge("g"), gauge("h")],
+            history: 1,
+            kept: 1,
+            latest: false,
+        });
+        let results = |name: &str, range: std::ops::Range<usize>| {
+            let sample = |number: usize| Sample {
+                value: 1.0,
+                labels: BTreeMap::from([("a".to_owned(), number.to_string())]),
+            };
+            Results::from([(name.to_owned(), range.map(sample).collect())])
+        };
+        assert_eq!(store.check(&id, "n", &results("g", 0..1000)), Ok(()));
+        let refused = store.check(&id, "n", &results("g", 0..1001)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "result: g: would have 1001 series of this node, at most 1000 are taken"
+        );
+        store.result(&id, "n", &results("g", 0..600));
+        for (range, is_taken) in [(0..600, true), (500..1000, true), (600..1001, false)] {
+            let checked = store.check(&id, "n", &results("g", range.clone()));
+            assert_eq!(checked.is_ok(), is_taken, "{range:?}");
+        }
+        assert_eq!(store.check(&id, "m", &results("g", 600..1001)), Ok(()));
+        assert_eq!(store.check(&id, "n", &results("h", 600..1001)), Ok(()));
+        // What nobody checked.
+        store.result(&id, "n", &results("g", 500..1500));
+        store.result(&id, "n", &results("h", 0..10));
+        assert_eq!(store.series_count(), 1 + 1000 + 10);
     }
 
     #[test]
