@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use controller::ports::cluster::PodPhase;
+use futures::stream;
 use http::{Request, StatusCode, header};
 use serde_json::json;
+use support::replicas::Site;
 use support::tokens;
 use support::world::{Answer, RESULT, Setup, World, pod_name};
 use tempfile::TempDir;
@@ -355,13 +358,18 @@ async fn what_no_scraper_could_take_is_refused_by_its_field_and_leaves_nothing()
         format!(r#"{{"test":[{}]}}"#, samples.join(","))
     };
     for (body, want) in [
-        (r#"{"plain":[{"value":1e999}]}"#.to_owned(), "plain[0].value"),
+        (
+            r#"{"plain":[{"value":1e999}]}"#.to_owned(),
+            "plain[0].value",
+        ),
         (r#"{"plain":[{"value":NaN}]}"#.to_owned(), "plain[0].value"),
         (labelled("x\\u0000y"), "test[0].labels.label_a"),
         (labelled(&"x".repeat(1025)), "at most 1024 bytes"),
         (many(0, 1001), "test: would have 1001 series"),
     ] {
-        let answer = world.post(&format!("node-a/{EXECUTION}/result"), body).await;
+        let answer = world
+            .post(&format!("node-a/{EXECUTION}/result"), body)
+            .await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{want}");
         assert!(answer.text().contains(want), "{}", answer.text());
         assert_eq!(answer.text().lines().count(), 1);
@@ -410,4 +418,103 @@ async fn a_link_that_somebody_planted_is_not_followed() {
         );
     }
     assert_eq!(tree(outside.path()).len(), 1);
+}
+
+/// A body of so many bytes in chunks of 16 KiB, whose length nobody announces.
+fn chunked(bytes: usize) -> Body {
+    const CHUNK: usize = 16 << 10;
+    let chunk = Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'x'; CHUNK]));
+    Body::from_stream(stream::iter(vec![chunk; bytes / CHUNK]))
+}
+
+/// Every entry of the execution's directory but our own files: reports, and uploads under their temporary names.
+fn stored(execution: &Path) -> Vec<String> {
+    let entries = fs::read_dir(execution).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names
+        .filter(|name| !name.starts_with('_') || name.starts_with("_upload-"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_execution_stores_what_its_quota_allows_whoever_posts_and_after_a_restart_too() {
+    let setup = Setup::new(&["node-a", "node-b"]).set("reportQuota", json!("256Ki"));
+    let mut world = setup.run_to_pods().await;
+    let upload = async |world: &World, node: &str, name: &str, body: Body| {
+        let path = format!("{node}/{EXECUTION}/file?name={name}");
+        let answer = world.post(&path, body).await;
+        (answer.status.as_u16(), answer.text().to_owned())
+    };
+    let refusal =
+        "reportQuota: the reports of this execution would take more than 262144 bytes, the limit\n";
+    assert_eq!(
+        upload(&world, "node-a", "x", chunked(128 << 10)).await.0,
+        200
+    );
+    for restarts in [false, true] {
+        if restarts {
+            world = world.restart(|_, _| {});
+            world.handle.recovered().await;
+        }
+        // Cut in the middle of its way; the second is refused at its end.
+        for body in [chunked(512 << 10), Body::from(vec![b'y'; 130 << 10])] {
+            let refused = upload(&world, "node-b", "y", body).await;
+            assert_eq!(refused, (507, refusal.to_owned()), "{restarts}");
+        }
+        let form = "--X\r\nContent-Disposition: form-data; name=\"f\"; filename=\"one\"\r\n\r\n";
+        let form = format!("{form}{}\r\n--X--\r\n", "z".repeat(200 << 10));
+        let request = Request::post(format!("/report/node-b/{EXECUTION}/file"))
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=X");
+        let answer = world.send(request.body(Body::from(form)).unwrap()).await;
+        assert_eq!(answer.text(), refusal);
+        // The same again, and another in its place: neither is counted twice.
+        for _ in 0..5 {
+            assert_eq!(
+                upload(&world, "node-a", "x", chunked(128 << 10)).await.0,
+                200
+            );
+            let other = Body::from(vec![b'z'; 128 << 10]);
+            assert_eq!(upload(&world, "node-a", "x", other).await.0, 200);
+            world.post_result("node-b", EXECUTION).await;
+        }
+        world
+            .until("what was refused is gone", |world| {
+                let names = stored(&world.directory().join(EXECUTION));
+                (names == ["node-a-x", "node-b.json"]).then_some(())
+            })
+            .await;
+        assert!(world.has_metric("batch_job_controller_report_store_usable 1"));
+    }
+    // Two at once have room for one.
+    let (one, other) = tokio::join!(
+        upload(&world, "node-a", "one", chunked(112 << 10)),
+        upload(&world, "node-b", "other", chunked(112 << 10)),
+    );
+    let mut statuses = [one.0, other.0];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 507]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_counts_what_others_stored_before_it() {
+    let setup = Setup::new(&["node-a"]).set("reportQuota", json!("256Ki"));
+    let site = Site::new(&setup);
+    let first = site.start_leader("audit-0").await;
+    let second = site.start("audit-1");
+    site.cluster.until_created(1).await;
+    let path = |name: &str| format!("node-a/{EXECUTION}/file?name={name}");
+    let status = async |process: &support::replicas::Process, name: &str, bytes: usize| {
+        process
+            .post(&path(name), chunked(bytes))
+            .await
+            .status
+            .as_u16()
+    };
+    assert_eq!(status(&first, "one", 96 << 10).await, 200);
+    drop(first);
+    second.until_it_leads().await;
+    assert_eq!(status(&second, "two", 96 << 10).await, 200);
+    assert_eq!(status(&second, "three", 96 << 10).await, 507);
 }

@@ -621,22 +621,11 @@ fn an_unknown_key_is_a_warning_with_the_nearest_known_key() {
 }
 
 #[test]
-fn only_what_differs_from_the_default_has_no_effect() {
-    let without_effect = [("reportQuota", "none", "1Gi")];
-    for (key, default, other) in without_effect {
-        assert_eq!(
-            warnings(&format!("{key}: {default}")),
-            [""; 0],
-            "{key}: {default}"
-        );
-        assert_eq!(
-            warnings(&format!("{key}: {other}")),
-            [format!("{key}: has no effect in this version")]
-        );
-    }
+fn what_has_an_effect_warns_of_nothing() {
     for effective in [
         "callbackBodyLimit: {file: 1Mi}",
         "callbackAuth: required",
+        "reportQuota: 1Gi",
         "callbackHoldTimeout: 0",
         "leaderElection: {leaseDuration: 20s, renewDeadline: 9s, retryPeriod: 1s}",
         "metrics: {history: 3}",

@@ -7,6 +7,7 @@
 
 mod commits;
 mod directory;
+mod quota;
 mod temporary;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use rustix::fs::Stat;
 
 use self::commits::{Commits, Directories, Target, Written};
 use self::directory::Directory;
+use self::quota::{Charge, OverQuota, Quota};
 use self::temporary::{Holder, Temporary, TemporaryPlace, is_temporary};
 use crate::config::ReportDurability;
 use crate::core::ids::ExecutionId;
@@ -53,6 +55,7 @@ pub struct FsReportStore {
     commits: Commits,
     holder: Holder,
     next_temporary: Arc<AtomicU64>,
+    quota: Quota,
     /// The newest executions that this process removed and did not make again.
     removed: Arc<Mutex<BTreeSet<ExecutionId>>>,
 }
@@ -68,8 +71,16 @@ impl FsReportStore {
             commits: Commits::new(durability),
             holder: Holder::new(identity),
             next_temporary: Arc::default(),
+            quota: Quota::default(),
             removed: Arc::default(),
         }
+    }
+
+    /// The reports of an execution take at most so many bytes, those on their way included; none: as many as fit.
+    #[must_use]
+    pub fn with_quota(mut self, bytes_max: Option<u64>) -> Self {
+        self.quota = Quota::new(bytes_max);
+        self
     }
 
     fn execution_path(&self, execution: &ExecutionId) -> PathBuf {
@@ -104,10 +115,12 @@ impl FsReportStore {
         if Directory::open(&path)?.is_none() {
             return Ok(());
         }
-        match fs::remove_dir_all(&path) {
+        let removed = match fs::remove_dir_all(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
-        }
+        };
+        self.quota.forget(execution);
+        removed
     }
 
     /// The execution's directory, made where there is none.
@@ -147,12 +160,13 @@ impl FsReportStore {
         directory.ok_or_else(|| io::ErrorKind::NotADirectory.into())
     }
 
-    /// A new temporary file. Its number is free by the exclusive creation.
-    fn new_temporary(&self, directory: &Directory) -> io::Result<Temporary> {
+    /// A new temporary file, which is charged for. Its number is free by the exclusive creation.
+    fn new_temporary(&self, directory: &Directory, mut charge: Charge) -> io::Result<Temporary> {
         loop {
             let name = self.next_temporary_name();
-            if let Some(temporary) = Temporary::create(directory, name)? {
-                return Ok(temporary);
+            match Temporary::create(directory, name, charge)? {
+                Ok(temporary) => return Ok(temporary),
+                Err(taken) => charge = taken,
             }
         }
     }
@@ -305,12 +319,17 @@ async fn run_blocking<T: Send + 'static>(
 }
 
 fn store_error(subject: &str, error: &io::Error) -> ReportStoreError {
-    let kind = match error.kind() {
-        io::ErrorKind::NotFound => ReportStoreErrorKind::NotFound,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            ReportStoreErrorKind::NoSpace
-        }
-        _ => ReportStoreErrorKind::Unavailable,
+    let over_quota = (error.get_ref()).and_then(|error| error.downcast_ref::<OverQuota>());
+    let kind = match (over_quota, error.kind()) {
+        (Some(over), _) => ReportStoreErrorKind::OverQuota {
+            bytes_max: over.bytes_max,
+        },
+        (None, io::ErrorKind::NotFound) => ReportStoreErrorKind::NotFound,
+        (
+            None,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge,
+        ) => ReportStoreErrorKind::NoSpace,
+        (None, _) => ReportStoreErrorKind::Unavailable,
     };
     ReportStoreError {
         kind,
@@ -380,6 +399,7 @@ impl FsUpload {
         Ok(Pending {
             store: self.store.clone(),
             execution: self.execution.clone(),
+            name: self.name.clone(),
             progress,
             buffer: std::mem::take(&mut self.buffer),
             more,
@@ -393,8 +413,7 @@ impl FsUpload {
             execution: self.execution.clone(),
             name: self.name.clone(),
         };
-        let name = self.name.clone();
-        let write = move |directories: &mut Directories| pending.write_last(directories, &name);
+        let write = move |directories: &mut Directories| pending.write_last(directories);
         let committed = self.store.commits.replace(target, write).await;
         committed.map_err(|error| store_error(&self.subject(), &error))
     }
@@ -408,42 +427,52 @@ impl FsUpload {
 struct Pending {
     store: FsReportStore,
     execution: ExecutionId,
+    name: String,
     progress: Progress,
     buffer: Vec<u8>,
     more: Bytes,
 }
 
 impl Pending {
-    fn write(self) -> io::Result<Temporary> {
-        let mut temporary = match self.progress {
+    fn begin(&self, directory: &Directory) -> io::Result<Temporary> {
+        let charge = (self.store.quota).charge(&self.execution, directory, &self.name)?;
+        self.store.new_temporary(directory, charge)
+    }
+
+    fn write(mut self) -> io::Result<Temporary> {
+        let progress = std::mem::replace(&mut self.progress, Progress::Failed);
+        let mut temporary = match progress {
             Progress::Writing(temporary) => temporary,
             Progress::Suspended(place) => place.reopen()?,
             Progress::Buffered | Progress::Failed => {
                 let directory = self.store.made_execution(&self.execution)?;
-                self.store.new_temporary(&directory)?
+                self.begin(&directory)?
             }
         };
+        let bytes = self.buffer.len() + self.more.len();
+        temporary.place.charge.grow(bytes)?;
         temporary.file.write_all(&self.buffer)?;
         temporary.file.write_all(&self.more)?;
         Ok(temporary)
     }
 
-    /// Writes the end of the report `name`, unless it is all of it and there already.
-    fn write_last(mut self, directories: &mut Directories, name: &str) -> io::Result<Written> {
+    /// Writes the end of the report, unless it is all of it and there already.
+    fn write_last(mut self, directories: &mut Directories) -> io::Result<Written> {
         if matches!(self.progress, Progress::Buffered) {
             let directory = directories.of(&self.execution, || {
                 self.store.made_execution(&self.execution)
             })?;
-            if let Some(file) = self.same_report(&directory, name)? {
+            if let Some(file) = self.same_report(&directory)? {
                 return Ok(Written::Same(file));
             }
-            self.progress = Progress::Writing(self.store.new_temporary(&directory)?);
+            self.progress = Progress::Writing(self.begin(&directory)?);
         }
         self.write().map(Written::Temporary)
     }
 
-    /// The report of that name, if it is the same: it is read only where it is as long.
-    fn same_report(&self, directory: &Directory, name: &str) -> io::Result<Option<File>> {
+    /// What has the report's name, if it is the same: it is read only where it is as long.
+    fn same_report(&self, directory: &Directory) -> io::Result<Option<File>> {
+        let name = &*self.name;
         let length = self.buffer.len() + self.more.len();
         let known = directory.file_stat(name)?;
         if known.is_none_or(|stat| usize::try_from(stat.st_size) != Ok(length)) {
@@ -634,7 +663,7 @@ impl ReportStore for FsReportStore {
         self.blocking(own_subject(&name), move |store| {
             check_name(&name)?;
             fs::create_dir_all(&*store.directory)?;
-            let mut temporary = store.new_temporary(&store.root()?)?;
+            let mut temporary = store.new_temporary(&store.root()?, Charge::free())?;
             temporary.file.write_all(&bytes)?;
             if store.durability == ReportDurability::Fsync {
                 temporary.file.sync_all()?;
@@ -663,7 +692,7 @@ impl ReportStore for FsReportStore {
     async fn probe(&self) -> Result<(), ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
             fs::create_dir_all(&*store.directory)?;
-            let mut probe = store.new_temporary(&store.root()?)?;
+            let mut probe = store.new_temporary(&store.root()?, Charge::free())?;
             probe.file.write_all(b"probe")
         })
         .await
@@ -671,9 +700,10 @@ impl ReportStore for FsReportStore {
 
     async fn remove_abandoned(&self) -> Result<usize, ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
+            store.quota.recount();
             fs::create_dir_all(&*store.directory)?;
             // By the clock of whoever keeps the volume.
-            let probe = store.new_temporary(&store.root()?)?;
+            let probe = store.new_temporary(&store.root()?, Charge::free())?;
             let now = rustix::fs::fstat(&probe.file)?.st_mtime;
             store.remove_temporaries(|holder, modified| {
                 *holder != store.holder && now - modified > ABANDONED_SECONDS

@@ -63,7 +63,8 @@ pub(super) async fn mock(
         signals().map_err(|error| vec![format!("signals cannot be received: {error}")])?;
     let (config, extension) = load(arguments, environment, extend)?;
     let directory = report_directory(arguments, environment)?;
-    let reports = FsReportStore::new(directory.clone(), ReportDurability::None, "mock");
+    let reports = FsReportStore::new(directory.clone(), ReportDurability::None, "mock")
+        .with_quota(config.report_quota_bytes);
     (reports.probe().await).map_err(|error| vec![unwritable(&directory, &error)])?;
     let listener = bind(arguments, &config).await?;
     let address = (listener.local_addr()).map_err(|error| vec![error.to_string()])?;

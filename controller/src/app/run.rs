@@ -184,7 +184,8 @@ async fn persist<T, F: Future<Output = Result<T, ClusterError>>>(
 
 async fn open_reports(config: &Config, identity: &Identity) -> Result<FsReportStore, Failure> {
     let directory = config.report_directory.clone();
-    let reports = FsReportStore::new(directory, config.report_durability, &identity.name);
+    let reports = FsReportStore::new(directory, config.report_durability, &identity.name)
+        .with_quota(config.report_quota_bytes);
     reports.probe().await.map_err(|error| {
         let directory = config.report_directory.display();
         vec![format!(

@@ -20,15 +20,6 @@ use super::{
     MaxFailures, PoolSize, ReportDurability, UntoleratedTaints,
 };
 
-type IsDefault = fn(&Config) -> bool;
-
-/// Keys that are read and checked, but whose feature does not exist yet: a value other than the default warns. Whoever
-/// builds the feature removes its row.
-#[rustfmt::skip]
-const WITHOUT_EFFECT: &[(&str, IsDefault)] = &[
-    ("reportQuota", |c| c.report_quota_bytes.is_none()),
-];
-
 /// The name under which errors of the file as a whole are reported.
 const DOCUMENT: &str = "config.yaml";
 
@@ -71,11 +62,6 @@ pub(super) fn read(
     });
     if let Some(config) = &config {
         check_ports(config, &findings);
-        for (key, is_default) in WITHOUT_EFFECT {
-            if !is_default(config) {
-                findings.warn(*key, "has no effect in this version");
-            }
-        }
     }
     let (errors, warnings) = findings.finish();
     (config.filter(|_| errors.is_empty()), errors, warnings)

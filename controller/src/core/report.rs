@@ -79,7 +79,9 @@ pub enum SampleError {
         length: usize,
     },
     /// The node would have too many series.
-    #[error("result: {gauge}: would have {count} series of this node, at most {GAUGE_SERIES_MAX} are taken")]
+    #[error(
+        "result: {gauge}: would have {count} series of this node, at most {GAUGE_SERIES_MAX} are taken"
+    )]
     ManySeries {
         /// The gauge.
         gauge: String,
@@ -92,11 +94,7 @@ pub enum SampleError {
 ///
 /// # Errors
 /// The first fault.
-pub fn check_labels(
-    gauge: &str,
-    samples: &[Sample],
-    labels: &[String],
-) -> Result<(), SampleError> {
+pub fn check_labels(gauge: &str, samples: &[Sample], labels: &[String]) -> Result<(), SampleError> {
     for (index, sample) in samples.iter().enumerate() {
         for label in labels {
             let Some(value) = sample.labels.get(label) else {

@@ -350,6 +350,14 @@ fn too_large(limit: u64) -> HttpError {
     HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 
+fn over_quota(caller: &Caller, bytes_max: u64) -> HttpError {
+    let message = format!(
+        "reportQuota: the reports of this execution would take more than {bytes_max} bytes, the limit"
+    );
+    note_refused(caller, &message);
+    HttpError::new(StatusCode::INSUFFICIENT_STORAGE, message)
+}
+
 fn refused(caller: &Caller, message: String) -> HttpError {
     note_refused(caller, &message);
     HttpError::bad_request(message)
@@ -393,19 +401,20 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         written: Result<T, ReportStoreError>,
     ) -> Result<T, HttpError> {
         written.map_err(|error| {
-            if error.kind == ReportStoreErrorKind::NotFound {
-                // The execution left the history after the pair was admitted: the store is well.
-                return not_admitted();
+            match error.kind {
+                // The execution left the history after the pair was admitted.
+                ReportStoreErrorKind::NotFound => return not_admitted(),
+                ReportStoreErrorKind::OverQuota { bytes_max } => {
+                    return over_quota(caller, bytes_max);
+                }
+                ReportStoreErrorKind::NoSpace | ReportStoreErrorKind::Unavailable => {}
             }
             self.handle.metrics().own().report_store_usable(false);
             warn!(execution_id = %caller.execution, node = caller.node, error = %error, "report not stored");
-            match error.kind {
-                ReportStoreErrorKind::NoSpace => {
-                    HttpError::new(StatusCode::INSUFFICIENT_STORAGE, "the report directory is full")
-                }
-                ReportStoreErrorKind::NotFound | ReportStoreErrorKind::Unavailable => {
-                    HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "the report cannot be stored")
-                }
+            if error.kind == ReportStoreErrorKind::NoSpace {
+                HttpError::new(StatusCode::INSUFFICIENT_STORAGE, "the report directory is full")
+            } else {
+                HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "the report cannot be stored")
             }
         })
     }

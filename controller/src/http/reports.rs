@@ -191,7 +191,7 @@ impl From<ReportStoreError> for PageError {
     fn from(error: ReportStoreError) -> Self {
         match error.kind {
             ReportStoreErrorKind::NotFound => Self::NotFound,
-            ReportStoreErrorKind::NoSpace | ReportStoreErrorKind::Unavailable => Self::Store(error),
+            _ => Self::Store(error),
         }
     }
 }

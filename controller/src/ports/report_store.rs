@@ -26,8 +26,13 @@ pub struct ReportStoreError {
 pub enum ReportStoreErrorKind {
     /// There is no such execution or report.
     NotFound,
-    /// The disk is full or a quota is used up.
+    /// The disk is full, or what it grants this process is used up.
     NoSpace,
+    /// The reports of the execution would take more than they may (`reportQuota`): the store is well.
+    OverQuota {
+        /// What they may take, in bytes.
+        bytes_max: u64,
+    },
     /// Anything else: read-only, I/O error, a name that the store does not take.
     Unavailable,
 }
@@ -48,7 +53,7 @@ pub trait Upload: Send {
     /// Appends to the report.
     ///
     /// # Errors
-    /// `NoSpace` or `Unavailable`; the upload is then to be dropped.
+    /// `NoSpace`, `OverQuota` or `Unavailable`; the upload is then to be dropped.
     fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
     /// Gives back what the upload holds in the process, memory and descriptors, until it goes on. A store that has nothing
@@ -63,7 +68,7 @@ pub trait Upload: Send {
     /// Puts the report under its name, in place of one that was there. After `Ok` it survives a kill of the process.
     ///
     /// # Errors
-    /// `NotFound` where the execution has been removed, `NoSpace` or `Unavailable`: nothing is stored.
+    /// `NotFound` where the execution has been removed, `NoSpace`, `OverQuota` or `Unavailable`: nothing is stored.
     fn finish(self) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 }
 
@@ -169,7 +174,7 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
     fn get_own(&self, name: &str) -> impl Future<Output = Result<Bytes, ReportStoreError>> + Send;
 
     /// Removes what other processes began to store and have not gone on with for ten minutes: they are gone. Answers how many. For
-    /// the leader alone. A store that keeps nothing unfinished has nothing to remove.
+    /// the leader alone, which from then on reckons with what others have stored. A store that keeps nothing unfinished has nothing to remove.
     fn remove_abandoned(&self) -> impl Future<Output = Result<usize, ReportStoreError>> + Send {
         std::future::ready(Ok(0))
     }

@@ -87,7 +87,8 @@ impl Site {
 
     /// Starts a replica that has that key.
     pub fn start_with(&self, name: &str, key: SigningKey) -> Process {
-        let reports = TestReports::new(self.directory.path().to_owned());
+        let directory = self.directory.path().to_owned();
+        let reports = TestReports::new(directory, self.config.report_quota_bytes);
         let metrics = Arc::new(Metrics::new(&self.config));
         let entropy = TestEntropy::default();
         let settings = Settings {

@@ -69,9 +69,11 @@ impl Drop for TestUpload {
 }
 
 impl TestReports {
-    pub fn new(directory: PathBuf) -> Self {
+    /// `quota`: what an execution may store, in bytes.
+    pub fn new(directory: PathBuf, quota: Option<u64>) -> Self {
+        let store = FsReportStore::new(directory, ReportDurability::None, "c-0");
         Self {
-            store: FsReportStore::new(directory, ReportDurability::None, "c-0"),
+            store: store.with_quota(quota),
             fault: Arc::default(),
             open_uploads: Arc::default(),
         }

@@ -124,7 +124,7 @@ impl Setup {
     fn start_process(self, cluster: TestCluster, clock: TestClock, directory: TempDir) -> World {
         let setup = self.clone();
         let config = self.config();
-        let reports = TestReports::new(directory.path().to_owned());
+        let reports = TestReports::new(directory.path().to_owned(), config.report_quota_bytes);
         let entropy = TestEntropy::default();
         let metrics = Arc::new(Metrics::new(&config));
         let rules = CallbackRules {

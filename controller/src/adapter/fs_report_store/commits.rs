@@ -373,6 +373,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
+    use super::super::quota::Charge;
     use super::*;
 
     fn write(
@@ -381,10 +382,10 @@ mod tests {
     ) -> impl FnOnce(&mut Directories) -> io::Result<Written> + use<> {
         let directory = Directory::open(directory).unwrap().unwrap();
         move |_| {
-            let temporary = Temporary::create(&directory, format!("_{number}"))?;
+            let temporary = Temporary::create(&directory, format!("_{number}"), Charge::free())?;
             temporary
                 .map(Written::Temporary)
-                .ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+                .map_err(|_| io::ErrorKind::AlreadyExists.into())
         }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::directory::Directory;
+use super::quota::Charge;
 use crate::core::hex::lower_hex;
 
 /// How the names of temporary files begin; node names, and so reports, never do.
@@ -61,6 +62,7 @@ pub(super) struct TemporaryPlace {
     directory: Location,
     name: String,
     is_named: bool,
+    pub(super) charge: Charge,
 }
 
 #[derive(Debug, Clone)]
@@ -82,23 +84,30 @@ impl Location {
 }
 
 impl Temporary {
-    /// A new file, or none where something has that name.
-    pub(super) fn create(directory: &Directory, name: String) -> io::Result<Option<Self>> {
-        let created = directory.create(&name)?;
-        Ok(created.map(|file| Self {
-            file,
-            place: TemporaryPlace {
-                directory: Location::Open(directory.clone()),
-                name,
-                is_named: false,
-            },
-        }))
+    /// A new file; where something has that name, the charge is given back.
+    pub(super) fn create(
+        directory: &Directory,
+        name: String,
+        charge: Charge,
+    ) -> io::Result<Result<Self, Charge>> {
+        let Some(file) = directory.create(&name)? else {
+            return Ok(Err(charge));
+        };
+        let place = TemporaryPlace {
+            directory: Location::Open(directory.clone()),
+            name,
+            is_named: false,
+            charge,
+        };
+        Ok(Ok(Self { file, place }))
     }
 
     /// Gives it its name, in place of what had that; answers in which directory.
     pub(super) fn rename(mut self, name: &str) -> io::Result<Directory> {
         let directory = self.place.directory.clone().open()?;
-        directory.rename(&self.place.name, name)?;
+        self.place.charge.settle(&directory, name)?;
+        let renamed = directory.rename(&self.place.name, name);
+        renamed.inspect_err(|_| self.place.charge.undo())?;
         self.place.is_named = true;
         Ok(directory)
     }
