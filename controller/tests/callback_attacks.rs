@@ -1,19 +1,26 @@
-//! What a hostile pod of the cluster may try on the callback API: to report for others, with what it has seen or guessed, and to
-//! write where it must not. Whatever is answered, nothing outside of the execution's directory is created or changed.
+//! What a hostile pod of the cluster may try on the callback API: to report for others, with what it has seen or guessed, to
+//! write where it must not, and to take more than there is for it. Whatever is answered, nothing outside of the execution's
+//! directory is created or changed. Over the Router; what a connection can do, over TCP.
 
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/mock.rs"]
+mod mock;
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use controller::http::server::{Pace, ServerLimits, serve};
 use controller::ports::cluster::PodPhase;
 use futures::stream;
 use http::{Request, StatusCode, header};
@@ -22,6 +29,11 @@ use support::replicas::Site;
 use support::tokens;
 use support::world::{Answer, RESULT, Setup, World, pod_name};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use self::mock::Mock;
 
 const EXECUTION: &str = "202611232359";
 const EVENT: &str = r#"{"reason":"Checked","message":"all good"}"#;
@@ -517,4 +529,210 @@ async fn a_leader_counts_what_others_stored_before_it() {
     second.until_it_leads().await;
     assert_eq!(status(&second, "two", 96 << 10).await, 200);
     assert_eq!(status(&second, "three", 96 << 10).await, 507);
+}
+
+/// Limits of the same kind as a process's own, in times that a test can wait for.
+fn short() -> ServerLimits {
+    ServerLimits {
+        connections: 8,
+        head_timeout: Duration::from_millis(300),
+        pace: Pace {
+            bytes: 1000,
+            within: Duration::from_millis(300),
+        },
+        ..ServerLimits::default()
+    }
+}
+
+/// Serves over TCP.
+async fn listen(router: Router, limits: ServerLimits) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, router, limits, CancellationToken::new()));
+    address
+}
+
+/// All that the other side says until it closes the connection.
+async fn rest_of(mut stream: TcpStream) -> String {
+    let mut said = Vec::new();
+    // A connection that is closed over what was not read is reset.
+    let _ = tokio::time::timeout(mock::PATIENCE, stream.read_to_end(&mut said))
+        .await
+        .unwrap();
+    String::from_utf8(said).unwrap()
+}
+
+fn head(target: &str, length: usize) -> String {
+    format!("POST /report/{target} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_come_to_its_end_is_cut_off_and_a_steady_one_is_not() {
+    let world = Setup::new(&["node-a"]).run_to_pods().await;
+    let address = listen(world.callback.clone(), short()).await;
+    let connect = async |sent: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        stream
+    };
+    // Half a head, none at all, and one that is too long.
+    let result = format!("node-a/{EXECUTION}/result");
+    for sent in ["POST /report/", ""] {
+        assert_eq!(rest_of(connect(sent).await).await, "", "{sent}");
+    }
+    let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(17 << 10));
+    let answer = rest_of(connect(&long).await).await;
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    // Half a body: none that goes on, and one that does, too slowly.
+    let file = format!("node-a/{EXECUTION}/file?name=x");
+    let form = "Content-Type: multipart/form-data; boundary=X\r\n\r\n--X\r\n";
+    for target in [&result, &file] {
+        for (head, trickles) in [
+            (head(target, 5000), false),
+            (head(target, 5000), true),
+            (
+                head(target, 5000).replacen("\r\n\r\n", &format!("\r\n{form}"), 1),
+                false,
+            ),
+        ] {
+            let mut stream = connect(&head).await;
+            while trickles && stream.write_all(b"x").await.is_ok() {
+                let mut byte = [0];
+                let pause = Duration::from_millis(20);
+                if tokio::time::timeout(pause, stream.peek(&mut byte))
+                    .await
+                    .is_ok()
+                {
+                    break;
+                }
+            }
+            let answer = rest_of(stream).await;
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{target}: {answer}");
+            let limit = "body: fewer than 1000 bytes came within 0.3 s, the limit\n";
+            assert!(answer.ends_with(limit), "{answer}");
+        }
+    }
+    assert_eq!(stored(&world.directory().join(EXECUTION)), [""; 0]);
+    // For longer than any of these times.
+    let mut stream = connect(&head(&file, 20 * 500)).await;
+    for _ in 0..20 {
+        stream.write_all(&[b'x'; 500]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let answer = rest_of(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn whoever_has_a_request_gets_the_place_of_whoever_has_none() {
+    let world = Setup::new(&["node-a"]).run_to_pods().await;
+    let patient = ServerLimits {
+        head_timeout: mock::PATIENCE,
+        ..short()
+    };
+    let address = listen(world.callback.clone(), patient).await;
+    let mut idle = Vec::new();
+    for _ in 0..3 * patient.connections {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"POST /report/").await.unwrap();
+        idle.push(stream);
+    }
+    // One has its answer and stays.
+    let request = head(&format!("node-a/{EXECUTION}/result"), RESULT.len()) + RESULT;
+    let mut first = TcpStream::connect(address).await.unwrap();
+    for _ in 0..2 {
+        first.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n") {
+            answer.push(char::from(first.read_u8().await.unwrap()));
+        }
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+    idle.reverse();
+    let newest = idle.split_off(patient.connections - 1);
+    for stream in newest {
+        assert_eq!(rest_of(stream).await, "");
+    }
+    for stream in idle {
+        let still = tokio::time::timeout(Duration::from_millis(1), stream.readable()).await;
+        assert!(still.is_err(), "the newest are spared");
+    }
+}
+
+/// The resident memory of a process, in KiB.
+fn resident_kib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.unwrap()
+        .trim_end_matches(" kB")
+        .trim()
+        .parse()
+        .unwrap()
+}
+
+/// Raises the process's own limit: it holds thousands of sockets.
+fn allow_files(wanted: u64) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut files = getrlimit(Resource::Nofile);
+    if files.current.is_some_and(|current| current < wanted) {
+        files.current = files.maximum;
+        setrlimit(Resource::Nofile, files).unwrap();
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn thousands_of_half_sent_requests_neither_stop_the_server_nor_fill_its_memory() {
+    const REQUESTS: usize = 6000;
+    const GROWTH_KIB_MAX: u64 = 192 << 10;
+    allow_files(2 * REQUESTS as u64);
+    let directory = TempDir::new().unwrap();
+    let mock = Mock::start(&[
+        "--port",
+        "0",
+        "--report-directory",
+        mock::shown(directory.path()),
+    ]);
+    let url = mock.variable("CALLBACK_SERVICE_RESULT_URL");
+    let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+    let before = resident_kib(mock.process());
+    let long = format!(
+        "{}X: {}",
+        head("n/1/result", 1).trim_end(),
+        "x".repeat(12 << 10)
+    );
+    let mut open = Vec::new();
+    for number in 0..REQUESTS {
+        let mut stream = std::net::TcpStream::connect(host).unwrap();
+        let endpoint = ["result", "file?name=x"][number % 2];
+        let of_node = path.replace("node-1", &format!("node-{number}"));
+        let target = of_node
+            .trim_start_matches("report/")
+            .replace("result", endpoint);
+        let sent = match number % 3 {
+            0 => "POST /report/".to_owned(),
+            1 => long.clone(),
+            _ => head(&target, 1 << 20) + &"x".repeat(8 << 10),
+        };
+        // It may have given way already.
+        let _ = stream.write_all(sent.as_bytes());
+        open.push(stream);
+    }
+    let mut posted = std::net::TcpStream::connect(host).unwrap();
+    posted.set_read_timeout(Some(mock::PATIENCE)).unwrap();
+    let request = head(path.trim_start_matches("report/"), RESULT.len()) + RESULT;
+    posted.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 15];
+    posted.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let after = resident_kib(mock.process());
+    println!(
+        "{REQUESTS} half-sent requests: {before} KiB before, {after} KiB after, {} bytes each",
+        (after.saturating_sub(before) << 10) / REQUESTS as u64
+    );
+    assert!(
+        after < before + GROWTH_KIB_MAX,
+        "{before} KiB, then {after} KiB"
+    );
+    drop(open);
 }

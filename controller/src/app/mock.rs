@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::samples::Exporter;
-use super::run::{serve, signals};
+use super::run::{server_limits, signals};
 use super::{Extend, Failure, configuration};
 use crate::adapter::fs_report_store::FsReportStore;
 use crate::adapter::os_entropy::OsEntropy;
@@ -34,6 +34,7 @@ use crate::core::job_pod::{JobPodInstance, JobPodSpec, ReservedVariable, callbac
 use crate::core::names;
 use crate::extension::{self, Extension};
 use crate::http;
+use crate::http::server::serve;
 use crate::metrics::Metrics;
 use crate::ports::clock::Clock as _;
 use crate::ports::entropy::Entropy as _;
@@ -90,14 +91,16 @@ pub(super) async fn mock(
             &exporter,
         ));
     });
-    let limits = config.callback_body_limit;
-    let router = http::callback::router(handle, reports, OsEntropy, limits).merge(extension.routes);
+    let body_limit = config.callback_body_limit;
+    let router =
+        http::callback::router(handle, reports, OsEntropy, body_limit).merge(extension.routes);
     let router = http::catch_panics(router, metrics);
     let router = router.layer(middleware::from_fn(move |request, next| {
         print_refusal(clock, request, next)
     }));
+    let limits = server_limits();
     let mut received = pin!(received);
-    let mut server = pin!(serve(listener, router, CancellationToken::new()));
+    let mut server = pin!(serve(listener, router, limits, CancellationToken::new()));
     let mut signals = pin!(signals);
     let mut background = pin!(extension::run_tasks(extension.tasks.into()));
     tokio::select! {

@@ -10,9 +10,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::ListenerExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
@@ -36,6 +35,7 @@ use crate::extension::{self, Extension};
 use crate::http;
 use crate::http::callback::{Authentication, CallbackRules};
 use crate::http::relay::{self, Relay};
+use crate::http::server::{ServerLimits, serve};
 use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
 use crate::ports::entropy::Entropy as _;
@@ -361,10 +361,11 @@ async fn supervise(
         ),
         (listeners.probes, probes),
     ];
+    let limits = server_limits();
     let mut servers = JoinSet::new();
     for (listener, router) in routers {
         let router = http::catch_panics(router, Arc::clone(&metrics));
-        servers.spawn(serve(listener, router, shutdown.clone()));
+        servers.spawn(serve(listener, router, limits, shutdown.clone()));
     }
     let mut replica = tokio::spawn(replica.run());
     let mut background = pin!(while_leading(&handle, extension.tasks.into()));
@@ -431,14 +432,19 @@ async fn shut_down(
     replica.abort();
 }
 
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    // Answers are small: waiting for more to send would only delay the job pod.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned());
-    if let Err(error) = served.await {
-        error!(error = %error, "server ended");
+/// What connections are held to, with as many descriptors as the system grants: each port may have a share of them, and the rest is
+/// for files and the API server.
+pub(super) fn server_limits() -> ServerLimits {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    // Where that is refused, there are as many as before.
+    let _ = setrlimit(Resource::Nofile, files);
+    let granted = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let share = usize::try_from(granted / 8).unwrap_or(usize::MAX);
+    let limits = ServerLimits::default();
+    ServerLimits {
+        connections: limits.connections.min(share.max(1)),
+        ..limits
     }
 }
 

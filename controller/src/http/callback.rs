@@ -1,7 +1,7 @@
 //! The callback API: `POST /report/{node}/{execution}/result|file|event`, with a token before the endpoint where the pod got one.
 //!
-//! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size 413, content 400,
-//! name taken or older attempt 409, no space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
+//! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size 413, pace 408,
+//! content 400, name taken or older attempt 409, no space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
 //! are small and read whole. Answers are one line of text for the job's author.
 
 mod authentication;
@@ -27,6 +27,7 @@ pub use self::authentication::Authentication;
 use self::authentication::{Shown, unauthorized};
 use self::target::{Endpoint, Target};
 use super::error::HttpError;
+use super::server::TooSlow;
 use crate::config::CallbackBodyLimit;
 use crate::core::event_message::parse_event;
 use crate::core::ids::ExecutionId;
@@ -335,13 +336,23 @@ fn not_admitted() -> HttpError {
 
 fn body_error(error: &(dyn std::error::Error + 'static), limit: u64) -> HttpError {
     let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.is::<LengthLimitError>() {
+    while let Some(found) = cause {
+        if found.is::<LengthLimitError>() {
             return too_large(limit);
         }
-        cause = error.source();
+        cause = found.source();
     }
-    HttpError::bad_request("body: it broke off before its end")
+    match TooSlow::of(error) {
+        Some(slow) => too_slow(slow),
+        None => HttpError::bad_request("body: it broke off before its end"),
+    }
+}
+
+pub(super) fn too_slow(slow: TooSlow) -> HttpError {
+    HttpError::new(
+        StatusCode::REQUEST_TIMEOUT,
+        format!("body: {slow}, the limit"),
+    )
 }
 
 fn too_large(limit: u64) -> HttpError {

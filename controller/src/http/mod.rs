@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod probes;
 pub mod relay;
 pub mod reports;
+pub mod server;
 
 use std::sync::Arc;
 

@@ -322,9 +322,8 @@ impl<F: Forward> HeldCallback<'_, F> {
             };
             match answered {
                 Ok(response) => return response,
-                Err(_) if self.body.broke_off() => {
-                    return HttpError::bad_request(format!("body: {}", KeptBodyError::BrokeOff))
-                        .into_response();
+                Err(_) if let Some(error) = self.body.error() => {
+                    return unfinished(error).into_response();
                 }
                 Err(NotAnswered::Unknown) => return unknown(),
                 Err(_) if !self.body.can_repeat() => return cut_off(),
@@ -415,6 +414,15 @@ fn into_forward_body(
 fn misdirected(leader: &Leader) -> Response {
     let message = format!("this replica stands by, {} leads", leader.identity);
     HttpError::new(StatusCode::MISDIRECTED_REQUEST, message).into_response()
+}
+
+fn unfinished(error: KeptBodyError) -> HttpError {
+    match error {
+        KeptBodyError::TooSlow(slow) => callback::too_slow(slow),
+        KeptBodyError::BrokeOff | KeptBodyError::Superseded => {
+            HttpError::bad_request(format!("body: {error}"))
+        }
+    }
 }
 
 fn expired(found: &Standing) -> Response {

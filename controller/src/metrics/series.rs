@@ -42,8 +42,11 @@ enum LabelSource {
     Execution,
 }
 
-/// The samples of a node by gauge and label values.
-type Samples = BTreeMap<(usize, Box<[Box<str>]>), f64>;
+/// A gauge's place in the configuration, and the values of its labels.
+type SeriesKey = (usize, Box<[Box<str>]>);
+
+/// The samples of a node.
+type Samples = BTreeMap<SeriesKey, f64>;
 
 #[derive(Debug, Default)]
 struct NodeSeries {
@@ -117,7 +120,7 @@ impl NodeSeries {
 
     /// Takes in samples as far as there is room for their series: results that nobody checked are read from the volume, and two of
     /// one node may be checked at the same time.
-    fn extend(&mut self, samples: Vec<((usize, Box<[Box<str>]>), f64)>) {
+    fn extend(&mut self, samples: Vec<(SeriesKey, f64)>) {
         let has_room = self.samples.len() + samples.len() <= GAUGE_SERIES_MAX;
         for (key, value) in samples {
             if has_room

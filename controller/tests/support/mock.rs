@@ -81,6 +81,11 @@ impl Mock {
         }
     }
 
+    /// Its process id.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The environment of a job pod, as it is printed.
     pub fn variables(&self) -> Vec<(String, String)> {
         let exports = (self.introduction.iter())

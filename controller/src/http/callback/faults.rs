@@ -32,7 +32,7 @@ impl Faults {
 fn rank(fault: &HttpError) -> u8 {
     match fault.status {
         StatusCode::NOT_ACCEPTABLE => 0,
-        StatusCode::PAYLOAD_TOO_LARGE => 1,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT => 1,
         StatusCode::BAD_REQUEST => 2,
         StatusCode::CONFLICT => 3,
         StatusCode::INSUFFICIENT_STORAGE => 4,

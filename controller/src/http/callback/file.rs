@@ -135,6 +135,10 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         if let Err(fault) = received {
             files.refuse(fault);
         }
+        // A form's reader says of it what it will.
+        if let Some(error) = incoming.error() {
+            files.refuse(error.into());
+        }
         let files = (files.settle(&incoming, is_length_known).await).inspect_err(|fault| {
             if fault.status.is_client_error() {
                 note_refused(&caller, &fault.message);

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, Stream};
 
-use super::too_large;
+use super::{too_large, too_slow};
 use crate::http::error::HttpError;
+use crate::http::server::TooSlow;
 
 /// Why a body is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +21,9 @@ pub(super) enum IncomingError {
     /// It is over the limit.
     #[error("larger than {0} bytes")]
     TooLarge(u64),
+    /// It does not keep the pace.
+    #[error("it comes too slowly")]
+    TooSlow(#[source] TooSlow),
     /// The connection ended before it.
     #[error("it broke off before its end")]
     BrokeOff,
@@ -29,6 +33,7 @@ impl From<IncomingError> for HttpError {
     fn from(error: IncomingError) -> Self {
         match error {
             IncomingError::TooLarge(limit) => too_large(limit),
+            IncomingError::TooSlow(slow) => too_slow(slow),
             IncomingError::BrokeOff => Self::bad_request(format!("body: {error}")),
         }
     }
@@ -69,6 +74,12 @@ impl Incoming {
         })
     }
 
+    /// Why it is not whole, as far as it has been read.
+    pub(super) fn error(&self) -> Option<IncomingError> {
+        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.end.and_then(Result::err)
+    }
+
     /// Reads what is left, and drops it.
     ///
     /// # Errors
@@ -98,7 +109,9 @@ impl Counted {
                 }
                 Err(IncomingError::TooLarge(self.limit))
             }
-            Some(Err(_)) => Err(IncomingError::BrokeOff),
+            Some(Err(error)) => {
+                Err(TooSlow::of(&error).map_or(IncomingError::BrokeOff, IncomingError::TooSlow))
+            }
             None => Ok(()),
         };
         self.end = Some(end);

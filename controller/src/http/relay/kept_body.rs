@@ -12,12 +12,17 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, Stream};
 
+use crate::http::server::TooSlow;
+
 /// Why a reader gets no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum KeptBodyError {
     /// The client's connection ended before the body.
     #[error("the body broke off before its end")]
     BrokeOff,
+    /// The client sends more slowly than is waited for.
+    #[error("the body comes too slowly")]
+    TooSlow(#[source] TooSlow),
     /// Another reader began.
     #[error("the body is read by another")]
     Superseded,
@@ -57,9 +62,9 @@ impl KeptBody {
         !self.lock().is_partial
     }
 
-    /// Whether the client left it unfinished.
-    pub(super) fn broke_off(&self) -> bool {
-        matches!(self.lock().end, Some(Err(_)))
+    /// Why there is no more of it, where the client left it unfinished.
+    pub(super) fn error(&self) -> Option<KeptBodyError> {
+        self.lock().end.and_then(Result::err)
     }
 
     /// Reads it from the beginning, and keeps at most `keep_max` bytes of it; earlier readers get no more. None where it cannot be
@@ -137,7 +142,9 @@ impl Kept {
                 self.keep(&chunk, reader);
                 return Poll::Ready(Some(Ok(chunk)));
             }
-            Some(Err(_)) => Err(KeptBodyError::BrokeOff),
+            Some(Err(error)) => {
+                Err(TooSlow::of(&error).map_or(KeptBodyError::BrokeOff, KeptBodyError::TooSlow))
+            }
             None => Ok(()),
         };
         self.end = Some(end);
@@ -240,6 +247,6 @@ mod tests {
             let mut reader = body.read(3).unwrap();
             assert_eq!(take(&mut reader, 9), Err(KeptBodyError::BrokeOff));
         }
-        assert!(body.broke_off());
+        assert_eq!(body.error(), Some(KeptBodyError::BrokeOff));
     }
 }
