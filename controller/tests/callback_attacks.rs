@@ -22,7 +22,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use controller::http::server::{Pace, ServerLimits, serve};
 use controller::ports::cluster::PodPhase;
-use futures::stream;
+use futures::{StreamExt as _, stream};
 use http::{Request, StatusCode, header};
 use serde_json::json;
 use support::replicas::Site;
@@ -32,6 +32,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use self::mock::Mock;
 
@@ -529,6 +530,140 @@ async fn a_leader_counts_what_others_stored_before_it() {
     second.until_it_leads().await;
     assert_eq!(status(&second, "two", 96 << 10).await, 200);
     assert_eq!(status(&second, "three", 96 << 10).await, 507);
+}
+
+/// A body of which so many bytes come, and no end.
+fn endless(bytes: usize) -> Body {
+    let begun = stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(vec![
+        b'x';
+        bytes
+    ]))]);
+    Body::from_stream(begun.chain(stream::pending()))
+}
+
+/// Posts that have begun and do not come to their end; dropped, their connections are.
+fn under_way(
+    world: &World,
+    paths: impl Iterator<Item = String>,
+    bytes: usize,
+) -> tokio::task::JoinSet<StatusCode> {
+    let mut posts = tokio::task::JoinSet::new();
+    for path in paths {
+        let request = Request::post(format!("/report/{path}"));
+        let request = request.body(endless(bytes)).unwrap();
+        let answered = world.callback.clone().oneshot(request);
+        posts.spawn(async { answered.await.unwrap().status() });
+    }
+    posts
+}
+
+fn retry_after(answer: &Answer) -> &str {
+    answer.headers[header::RETRY_AFTER].to_str().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_pod_has_only_so_many_posts_under_way_and_takes_no_other_pods_place() {
+    let world = Setup::new(&["node-a", "node-b"]).run_to_pods().await;
+    let endpoints = ["result", "file?name=x", "event"].iter().cycle().take(32);
+    let paths = endpoints.map(|endpoint| format!("node-a/{EXECUTION}/{endpoint}"));
+    let mut posts = under_way(&world, paths, 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let result = format!("node-a/{EXECUTION}/result");
+    let answer = world.post(&result, RESULT).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(retry_after(&answer), "1");
+    assert!(
+        answer.text().contains("32 under way, the limit"),
+        "{}",
+        answer.text()
+    );
+    world
+        .until_metric(
+            r#"batch_job_controller_callback_requests_total{code="429",endpoint="result"} 1"#,
+        )
+        .await;
+    world.post_result("node-b", EXECUTION).await;
+    // Nor does somebody without a token take the pod's.
+    posts.abort_all();
+    while posts.join_next().await.is_some() {}
+    world.post_result("node-a", EXECUTION).await;
+    let guarded = guarded(&["node-a"]).await;
+    let paths = (0..32).map(|_| format!("node-a/{EXECUTION}/1-0/file?name=x"));
+    let mut refused = under_way(&guarded, paths, 1);
+    while let Some(status) = refused.join_next().await {
+        assert_eq!(status.unwrap(), StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn uploads_wait_for_their_turn_and_results_do_not_wait_for_them() {
+    let mut setup = Setup::new(&["node-a"]);
+    setup.dev_mode = true;
+    let world = setup.run();
+    let paths = (0..512).map(|number| format!("node-{number}/{EXECUTION}/file?name=x"));
+    let mut posts = under_way(&world, paths, 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = tokio::time::Instant::now();
+    let answer = world
+        .post(&format!("node-a/{EXECUTION}/file?name=x"), "x")
+        .await;
+    assert_eq!(
+        answer.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "{}",
+        answer.text()
+    );
+    assert_eq!(retry_after(&answer), "5");
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    world.post_result("node-a", EXECUTION).await;
+    posts.abort_all();
+    let answer = world
+        .post(&format!("node-a/{EXECUTION}/file?name=x"), "x")
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_wait_for_their_end_take_only_so_much_memory_together() {
+    let mut setup = Setup::new(&["node-a"]);
+    setup.dev_mode = true;
+    let world = setup.run();
+    let paths = (0..70).map(|number| format!("node-{number}/{EXECUTION}/result"));
+    let mut posts = under_way(&world, paths, (1 << 20) - 100);
+    for _ in 0..6 {
+        let refused = posts.join_next().await.unwrap().unwrap();
+        assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    world.post_result("node-a", EXECUTION).await;
+    posts.abort_all();
+    while posts.join_next().await.is_some() {}
+    let large = format!(r#"{{"plain":[{}{{}}]}}"#, "{},".repeat(300_000));
+    let answer = world
+        .post(&format!("node-a/{EXECUTION}/result"), large)
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_posts_events_without_end_is_told_when_it_may_post_the_next() {
+    let world = guarded(&["node-a", "node-b"]).await;
+    let own = token("node-a", 1);
+    for _ in 0..50 {
+        let answer = post(&world, "node-a", &own, "event", EVENT).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    }
+    let answer = post(&world, "node-a", &own, "event", EVENT).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    let wait: u64 = retry_after(&answer).parse().unwrap();
+    assert!((1..=6).contains(&wait), "{wait}");
+    assert!(answer.text().starts_with("event: "), "{}", answer.text());
+    let other = post(&world, "node-b", &token("node-b", 1), "event", EVENT).await;
+    assert_eq!(other.status, StatusCode::OK);
+    tokio::time::sleep(Duration::from_secs(wait)).await;
+    for expected in [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS] {
+        let answer = post(&world, "node-a", &own, "event", EVENT).await;
+        assert_eq!(answer.status, expected);
+    }
 }
 
 /// Limits of the same kind as a process's own, in times that a test can wait for.

@@ -34,6 +34,7 @@ use crate::core::job_pod::{JobPodInstance, JobPodSpec, ReservedVariable, callbac
 use crate::core::names;
 use crate::extension::{self, Extension};
 use crate::http;
+use crate::http::callback::Authentication;
 use crate::http::server::serve;
 use crate::metrics::Metrics;
 use crate::ports::clock::Clock as _;
@@ -92,8 +93,9 @@ pub(super) async fn mock(
         ));
     });
     let body_limit = config.callback_body_limit;
-    let router =
-        http::callback::router(handle, reports, OsEntropy, body_limit).merge(extension.routes);
+    let router = http::callback::router(handle.clone(), reports, OsEntropy, body_limit);
+    let router = http::callback::bounded(router, Authentication::off(), handle);
+    let router = router.merge(extension.routes);
     let router = http::catch_panics(router, metrics);
     let router = router.layer(middleware::from_fn(move |request, next| {
         print_refusal(clock, request, next)

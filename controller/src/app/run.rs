@@ -346,10 +346,11 @@ async fn supervise(
     };
     let rules = CallbackRules {
         body_limit,
-        authentication,
+        authentication: authentication.clone(),
     };
     let callback = http::callback::router(handle.clone(), reports.clone(), OsEntropy, rules);
     let callback = relay::callbacks(callback, relay.clone());
+    let callback = http::callback::bounded(callback, authentication, handle.clone());
     let pages = relay::reports(http::reports::router(reports.clone()), relay);
     let probes = http::probes::router(handle.clone(), reports);
     let routers = [

@@ -5,6 +5,7 @@
 //! are small and read whole. Answers are one line of text for the job's author.
 
 mod authentication;
+mod bounds;
 mod faults;
 mod file;
 mod incoming;
@@ -13,19 +14,23 @@ mod target;
 use std::future::Future;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::response::{IntoResponse as _, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{Instrument as _, debug, info, warn};
 
 pub use self::authentication::Authentication;
 use self::authentication::{Shown, unauthorized};
+pub use self::bounds::bounded;
 use self::target::{Endpoint, Target};
+use super::body_memory::{BodyMemory, Share};
 use super::error::HttpError;
 use super::server::TooSlow;
 use crate::config::CallbackBodyLimit;
@@ -35,6 +40,7 @@ use crate::core::report::{Results, parse_results};
 use crate::core::report_name;
 use crate::ports::entropy::Entropy;
 use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreErrorKind};
+use crate::runtime::admission::{EVENT_PAUSE, EVENTS_AT_ONCE_MAX};
 use crate::runtime::event::PostEventError;
 use crate::runtime::handle::ControllerHandle;
 use crate::runtime::replica::ReplicaHandle;
@@ -58,6 +64,10 @@ impl From<CallbackBodyLimit> for CallbackRules {
     }
 }
 
+/// The bytes of results that are read at a time. A document in memory takes up to thirty times what it takes on the wire; the
+/// others wait.
+const READ_BYTES_MAX: u32 = 8 << 20;
+
 /// What requests share.
 #[derive(Debug, Clone)]
 struct Api<R, E> {
@@ -65,6 +75,7 @@ struct Api<R, E> {
     reports: R,
     entropy: E,
     limits: CallbackBodyLimit,
+    memory: Memory,
     authentication: Authentication,
     /// The newest execution of which it was logged that somebody calls back without a token.
     told: Arc<Mutex<Option<ExecutionId>>>,
@@ -77,6 +88,26 @@ struct Callbacks<R, E> {
     reports: R,
     entropy: E,
     limits: CallbackBodyLimit,
+    memory: Memory,
+}
+
+/// What bodies that are read whole may take together.
+#[derive(Debug, Clone)]
+struct Memory {
+    /// As they arrive.
+    bodies: BodyMemory,
+    /// As documents: a permit a byte.
+    documents: Arc<Semaphore>,
+}
+
+impl Memory {
+    /// A turn for a body of that length; more than there is in all have it alone.
+    async fn document(&self, body: &Bytes) -> Option<SemaphorePermit<'_>> {
+        let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let turn = self.documents.acquire_many(bytes.min(READ_BYTES_MAX));
+        // It is never closed.
+        turn.await.ok()
+    }
 }
 
 /// Who calls back, admitted.
@@ -104,6 +135,10 @@ pub fn router<R: ReportStore, E: Entropy>(
         reports,
         entropy,
         limits: body_limit,
+        memory: Memory {
+            bodies: BodyMemory::new(),
+            documents: Arc::new(Semaphore::new(READ_BYTES_MAX as usize)),
+        },
         authentication,
         told: Arc::default(),
     };
@@ -148,6 +183,7 @@ impl<R: ReportStore, E: Entropy> Api<R, E> {
             reports: self.reports.clone(),
             entropy: self.entropy.clone(),
             limits: self.limits,
+            memory: self.memory.clone(),
         };
         let caller = callbacks.admit(target.node, &target.execution, shown)?;
         if shown == Shown::Nothing {
@@ -233,14 +269,21 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     }
 
     async fn result(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
-        let body = read_whole(request, self.limits.result_bytes).await?;
+        let Whole { body, share } = self.read_whole(request, self.limits.result_bytes).await?;
+        let turn = self.memory.document(&body).await;
         let results = parse_results(&body).map_err(|error| refused(&caller, error.to_string()))?;
         let checked =
             (self.handle.metrics()).check_result(&caller.execution, &caller.node, &results);
         checked.map_err(|error| refused(&caller, error.to_string()))?;
         self.check_attempt(&caller)?;
         let callbacks = self.clone();
-        to_its_end(async move { callbacks.store_result(caller, body, results).await }).await
+        let stored = to_its_end(async move {
+            let _share = share;
+            callbacks.store_result(caller, body, results).await
+        });
+        let stored = stored.await;
+        drop(turn);
+        stored
     }
 
     async fn store_result(
@@ -262,8 +305,10 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     }
 
     async fn event(&self, caller: Caller, request: Request) -> Result<(), HttpError> {
-        let body = read_whole(request, self.limits.event_bytes).await?;
+        let Whole { body, .. } = self.read_whole(request, self.limits.event_bytes).await?;
         let event = parse_event(&body).map_err(|error| refused(&caller, error.to_string()))?;
+        let taken = self.handle.take_event(&caller.execution, &caller.node);
+        taken.map_err(|wait| too_many_events(&caller, wait))?;
         debug!(execution_id = %caller.execution, node = caller.node, reason = event.reason, "event received");
         let posted = self
             .handle
@@ -305,13 +350,11 @@ async fn to_its_end(
     })
 }
 
-/// Reads a body up to `limit` bytes; it is never larger in memory.
-async fn read_whole(request: Request, limit: u64) -> Result<Bytes, HttpError> {
-    check_announced_length(&request, limit)?;
-    let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
-    to_bytes(request.into_body(), bytes)
-        .await
-        .map_err(|error| body_error(&error, limit))
+/// A body that has arrived.
+struct Whole {
+    body: Bytes,
+    /// What it takes of the memory for bodies.
+    share: Share,
 }
 
 /// Refuses by `Content-Length`, before the first byte of the body is read.
@@ -361,6 +404,15 @@ fn too_large(limit: u64) -> HttpError {
     HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 
+fn too_many_events(caller: &Caller, wait: Duration) -> HttpError {
+    let message = format!(
+        "event: this job pod has had {EVENTS_AT_ONCE_MAX} at once, the limit, and gets one more every {} s",
+        EVENT_PAUSE.as_secs()
+    );
+    note_refused(caller, &message);
+    HttpError::too_many(message, wait)
+}
+
 fn over_quota(caller: &Caller, bytes_max: u64) -> HttpError {
     let message = format!(
         "reportQuota: the reports of this execution would take more than {bytes_max} bytes, the limit"
@@ -391,6 +443,40 @@ fn not_taken(error: &PostEventError) -> HttpError {
 }
 
 impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
+    /// Reads a body up to `limit` bytes; it is never larger in memory, in however small pieces it comes.
+    async fn read_whole(&self, request: Request, limit: u64) -> Result<Whole, HttpError> {
+        check_announced_length(&request, limit)?;
+        let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut body = Limited::new(request.into_body(), bytes);
+        let mut share = self.memory.bodies.share();
+        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| body_error(&*error, limit))?;
+            let Ok(chunk) = frame.into_data() else {
+                continue;
+            };
+            if !share.grow(chunk.len()) {
+                return Err(HttpError::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "body: too much is on its way at the same time: try again",
+                ));
+            }
+            if first.is_empty() && rest.is_empty() {
+                first = chunk;
+            } else {
+                rest.extend_from_slice(&std::mem::take(&mut first));
+                rest.extend_from_slice(&chunk);
+            }
+        }
+        // Most come in one piece, and are not copied.
+        let body = if rest.is_empty() {
+            first
+        } else {
+            rest.freeze()
+        };
+        Ok(Whole { body, share })
+    }
+
     /// Passes on whether a report was stored, counted.
     fn note_stored(
         &self,

@@ -1,5 +1,7 @@
 //! Error answers: a status and one line of text for the job's author. Causes are logged, not sent.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
@@ -10,11 +12,16 @@ pub struct HttpError {
     pub status: StatusCode,
     /// One line, naming the field and the limit where there is one.
     pub message: String,
+    /// When the same request may come again.
+    pub retry_after: Option<Duration>,
     /// With 405, the methods that there are.
     pub allow: Option<&'static str>,
     /// Whether it is only that this replica does not lead: another one may take the same request.
     pub is_elsewhere: bool,
 }
+
+/// After a 503: job scripts that honour it come back when a restart is over.
+const RESTART: Duration = Duration::from_secs(5);
 
 /// In the extensions of an answer: [`HttpError::is_elsewhere`].
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +34,7 @@ impl HttpError {
         Self {
             status,
             message: message.into(),
+            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RESTART),
             allow: None,
             is_elsewhere: false,
         }
@@ -53,6 +61,15 @@ impl HttpError {
         }
     }
 
+    /// 429.
+    #[must_use]
+    pub fn too_many(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+        }
+    }
+
     /// 400.
     #[must_use]
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -64,11 +81,12 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let mut response =
             (self.status, self.message.replace(['\r', '\n'], " ") + "\n").into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            // Job scripts that honour it come back when a restart is over.
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.is_elsewhere {
             response.extensions_mut().insert(Elsewhere);

@@ -1,6 +1,7 @@
 //! The HTTP side: callbacks, the file server, metrics, probes. It knows the controller's handle and the report store, never
 //! the cluster.
 
+mod body_memory;
 pub mod callback;
 pub mod error;
 pub mod metrics;

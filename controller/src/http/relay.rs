@@ -27,6 +27,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use self::kept_body::{KeptBody, KeptBodyError};
+use super::body_memory::BodyMemory;
 use super::callback::{self, Authentication, Reading};
 use super::error::{Elsewhere, HttpError};
 use crate::core::callback_key::SigningKey;
@@ -36,7 +37,8 @@ use crate::ports::forward::{Forward, ForwardBody, ForwardError};
 use crate::runtime::ordered_watch as watch;
 use crate::runtime::replica::{Leader, ReplicaHandle, Standing};
 
-/// As much of a body is kept to be sent again: all of every result and event by default.
+/// As much of a body is kept to be sent again: all of every result and event by default. All bodies together have a bound of their
+/// own (`body_memory`).
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// Between two tries at the same replica. Another leader is tried at once.
@@ -87,20 +89,33 @@ pub struct Relay<F> {
 struct Relayed<F> {
     router: Router,
     relay: Relay<F>,
+    /// For what is kept of bodies.
+    memory: BodyMemory,
+}
+
+impl<F> Relayed<F> {
+    fn new(router: Router, relay: Relay<F>) -> Arc<Self> {
+        let memory = BodyMemory::new();
+        Arc::new(Self {
+            router,
+            relay,
+            memory,
+        })
+    }
 }
 
 /// The router of the callback port, whichever replica leads.
 pub fn callbacks<F: Forward>(router: Router, relay: Relay<F>) -> Router {
     Router::new()
         .fallback(callback::<F>)
-        .with_state(Arc::new(Relayed { router, relay }))
+        .with_state(Relayed::new(router, relay))
 }
 
 /// The router of the file server's port, whichever replica leads.
 pub fn reports<F: Forward>(router: Router, relay: Relay<F>) -> Router {
     Router::new()
         .fallback(page::<F>)
-        .with_state(Arc::new(Relayed { router, relay }))
+        .with_state(Relayed::new(router, relay))
 }
 
 async fn callback<F: Forward>(
@@ -122,7 +137,7 @@ async fn callback<F: Forward>(
     let held = HeldCallback {
         relayed: &relayed,
         parts,
-        body: KeptBody::new(body),
+        body: KeptBody::new(body, &relayed.memory),
         reading,
         is_forwarded,
         left: relayed.relay.hold,

@@ -38,7 +38,16 @@ struct Created {
     newest_attempt: u32,
     /// When the tokens of its pods end; none while one may run.
     tokens_end: Option<Monotonic>,
+    /// When the newest pod may have as many events at once again as at its beginning.
+    events_recover: Monotonic,
 }
+
+/// The most events that a job pod may have at once; beyond that one comes back every [`EVENT_PAUSE`]. Whoever reads them is a
+/// person, and the API server keeps each for an hour.
+pub const EVENTS_AT_ONCE_MAX: u32 = 50;
+
+/// See [`EVENTS_AT_ONCE_MAX`].
+pub const EVENT_PAUSE: Duration = Duration::from_secs(6);
 
 /// How long a token is good after its pod has ended: what a job posts at its very end may be held, forwarded and repeated.
 const TOKEN_GRACE: Duration = Duration::from_mins(10);
@@ -103,6 +112,7 @@ impl Admission {
             let created = Created {
                 newest_attempt: attempt,
                 tokens_end: None,
+                events_recover: Monotonic::START,
             };
             admitted.created.insert(node.into(), created);
         }
@@ -126,6 +136,27 @@ impl Admission {
         let created = self.created(id, node);
         let ends = created.and_then(|created| created.tokens_end);
         ends.is_some_and(|ends| ends <= now)
+    }
+
+    /// Takes one of the events that a pod may have; how long until there is one more, where there is none. Where every pair is
+    /// admitted there is no pod, and no bound.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn take_event(&self, id: &ExecutionId, node: &str, now: Monotonic) -> Result<(), Duration> {
+        let mut table = self.write();
+        let created = (table.get_mut(id)).and_then(|admitted| admitted.created.get_mut(node));
+        let Some(created) = created else {
+            return Ok(());
+        };
+        let recover = created.events_recover.max(now).after(EVENT_PAUSE);
+        let wait = (recover.since(now)).saturating_sub(EVENT_PAUSE * EVENTS_AT_ONCE_MAX);
+        if wait.is_zero() {
+            created.events_recover = recover;
+            Ok(())
+        } else {
+            Err(wait)
+        }
     }
 
     /// Whether there is a newer attempt on the node than that one.
@@ -203,6 +234,32 @@ mod tests {
         assert!(!admission.is_unread("node-a", "202611232358"));
         admission.history_read(&ExecutionId::parse(KEPT).unwrap());
         assert!(!admission.is_unread("node-a", KEPT));
+    }
+
+    #[test]
+    fn a_pod_has_some_events_at_once_and_one_more_after_each_pause() {
+        let admission = Admission::new(false);
+        let id = ExecutionId::parse(KEPT).unwrap();
+        admission.begin(&id, ["a", "b"]);
+        admission.admit(&id, "a", 1);
+        admission.admit(&id, "b", 1);
+        let start = Monotonic::START.after(Duration::from_hours(1));
+        let take = |node: &str, seconds| {
+            admission.take_event(&id, node, start.after(Duration::from_secs(seconds)))
+        };
+        for _ in 0..EVENTS_AT_ONCE_MAX {
+            assert_eq!(take("a", 0), Ok(()));
+        }
+        assert_eq!(take("a", 0), Err(EVENT_PAUSE));
+        assert_eq!(take("b", 0), Ok(()));
+        assert_eq!(take("a", 4), Err(Duration::from_secs(2)));
+        assert_eq!(take("a", 6), Ok(()));
+        assert_eq!(take("a", 6), Err(EVENT_PAUSE));
+        let all = u64::from(EVENTS_AT_ONCE_MAX) * EVENT_PAUSE.as_secs();
+        let taken = (0..100).filter(|_| take("a", 6 + 2 * all).is_ok()).count();
+        assert_eq!(taken, EVENTS_AT_ONCE_MAX as usize);
+        admission.admit(&id, "a", 2);
+        assert_eq!(take("a", 6 + 2 * all), Ok(()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -92,6 +93,14 @@ impl ControllerHandle {
     #[must_use]
     pub fn is_superseded(&self, execution: &ExecutionId, node: &str, attempt: u32) -> bool {
         self.admission.is_superseded(execution, node, attempt)
+    }
+
+    /// Takes one of the events that the pair's pod may have.
+    ///
+    /// # Errors
+    /// How long until there is one more.
+    pub fn take_event(&self, execution: &ExecutionId, node: &str) -> Result<(), Duration> {
+        self.admission.take_event(execution, node, (self.now)())
     }
 
     /// Whether every well-formed pair is admitted, whatever has been run.

@@ -151,7 +151,9 @@ impl Setup {
             entropy: entropy.clone(),
         };
         let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
+        let authentication = rules.authentication.clone();
         let router = callback::router(handle.clone(), reports.clone(), entropy, rules);
+        let router = callback::bounded(router, authentication, handle.clone());
         World {
             setup,
             cluster,

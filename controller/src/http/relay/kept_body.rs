@@ -1,7 +1,7 @@
 //! A request's body that can be sent again, as long as all that has arrived of it is kept.
 //!
 //! It is read as it arrives, by one reader after the other; what was read is kept up to a limit, and read again by the next one.
-//! Beyond the limit nothing is kept, and the reader that is at it is the last.
+//! Beyond the limit, or where the memory for bodies is used up, nothing is kept, and the reader that is at it is the last.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, Stream};
 
+use crate::http::body_memory::{BodyMemory, Share};
 use crate::http::server::TooSlow;
 
 /// Why a reader gets no more.
@@ -37,6 +38,8 @@ struct Kept {
     source: BodyDataStream,
     chunks: Vec<Bytes>,
     bytes: usize,
+    /// What the chunks take of the memory for bodies.
+    share: Share,
     /// Some of it was read and is not kept.
     is_partial: bool,
     end: Option<Result<(), KeptBodyError>>,
@@ -46,11 +49,12 @@ struct Kept {
 
 impl KeptBody {
     /// A body of which nothing has been read.
-    pub(super) fn new(body: Body) -> Self {
+    pub(super) fn new(body: Body, memory: &BodyMemory) -> Self {
         Self(Arc::new(Mutex::new(Kept {
             source: body.into_data_stream(),
             chunks: Vec::new(),
             bytes: 0,
+            share: memory.share(),
             is_partial: false,
             end: None,
             readers: 0,
@@ -156,12 +160,13 @@ impl Kept {
             return;
         }
         self.bytes += chunk.len();
-        if self.bytes <= reader.keep_max {
+        if self.bytes <= reader.keep_max && self.share.grow(chunk.len()) {
             self.chunks.push(chunk.clone());
             reader.next = self.chunks.len();
         } else {
             self.is_partial = true;
             self.chunks = Vec::new();
+            self.share.clear();
         }
     }
 }
@@ -181,7 +186,7 @@ mod tests {
         if !is_whole {
             items.push(Err(io::Error::other("reset")));
         }
-        KeptBody::new(Body::from_stream(stream::iter(items)))
+        KeptBody::new(Body::from_stream(stream::iter(items)), &BodyMemory::new())
     }
 
     type Read = Result<String, KeptBodyError>;
@@ -238,6 +243,23 @@ mod tests {
             let rest = rest.map_or(Bytes::new(), Result::unwrap);
             assert_eq!(rest, left, "{bytes_max}");
         }
+    }
+
+    #[test]
+    fn where_memory_is_used_up_a_body_is_read_once() {
+        let memory = BodyMemory::new();
+        let mut others = memory.share();
+        while others.grow(1 << 20) {}
+        while others.grow(1) {}
+        let items = [
+            Ok::<_, io::Error>(Bytes::from_static(b"ab")),
+            Ok(Bytes::from_static(b"cd")),
+        ];
+        let body = KeptBody::new(Body::from_stream(stream::iter(items)), &memory);
+        let mut only = body.read(3).unwrap();
+        assert_eq!(take(&mut only, 1).unwrap(), "ab");
+        assert!(!body.can_repeat());
+        assert_eq!(take(&mut only, 9).unwrap(), "cd");
     }
 
     #[test]
