@@ -28,10 +28,18 @@ impl Stored {
         })
     }
 
-    /// As [`Stored::new`], in as little memory as it takes.
-    pub(super) fn compact(mut object: Object) -> Arc<Self> {
-        for (_, section) in &mut object.sections {
-            Section::compact(section);
+    /// As [`Stored::new`], in as little memory as it takes beside `model`, which is likely to be much the same.
+    pub(super) fn compact(mut object: Object, model: Option<&Object>) -> Arc<Self> {
+        if let Some(model) = model {
+            object.metadata.share(&model.metadata);
+        }
+        for (key, section) in &mut object.sections {
+            let mut sections = model.into_iter().flat_map(|model| &model.sections);
+            let found = sections.find(|(name, _)| name == key);
+            if let Some((name, _)) = found {
+                *key = Arc::clone(name);
+            }
+            Section::compact(section, found.map(|(_, section)| section));
         }
         object.sections.shrink_to_fit();
         Self::new(object)
@@ -86,10 +94,7 @@ impl Stored {
                 bytes.put_u8(b',');
                 encode_into(bytes, &**key);
                 bytes.put_u8(b':');
-                match section.text() {
-                    Some(text) => bytes.put_slice(text.as_bytes()),
-                    None => encode_into(bytes, section.tree()),
-                }
+                section.encode(bytes);
             }
         }
         bytes.put_u8(b'}');

@@ -383,11 +383,8 @@ impl State {
         object.metadata.resource_version = self.next_version();
         let (row, limit) = (object.row, self.history);
         let stored = if self.compact {
-            if let Some(last) = self.table(row).last_written() {
-                // Objects that are written one after the other are often made by the same hand.
-                object.metadata.share(&last.metadata);
-            }
-            Stored::compact(object)
+            // Objects that are written one after the other are often made by the same hand.
+            Stored::compact(object, self.table(row).last_written().map(|last| &***last))
         } else {
             Stored::new(object)
         };
