@@ -5,6 +5,7 @@
 //! of them end: what is in progress must end, one of the next executions that are due must begin and end as its pods do, and nothing
 //! may be left (`ending`). Everything that decides comes from the seed: two runs of it have the same event log, line by line.
 
+mod connection;
 mod disturbance;
 mod ending;
 mod happening;
@@ -23,23 +24,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller::ports::clock::Clock as _;
+use controller::ports::cluster::Cluster;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+pub use self::connection::Connection;
 use self::disturbance::Disturbances;
 pub use self::disturbance::{Disturbance, Timeline};
-use self::options::PERIOD;
+use self::life::{Life, Who};
 pub use self::options::{AnyKind, Overrides, SwarmOptions};
+use self::options::{OWNER, PERIOD};
+use self::ports::CutAt;
 use self::record::{Observed, Record};
-use self::site::{Ground, Service, Site, new_volume};
+use self::site::{Ground, Replicas, Service, Site, new_volume};
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::Persistence;
 use crate::checker::{Peaks, Violation};
 use crate::clock::SimClock;
 use crate::cluster::SimCluster;
 use crate::event_log::EventLog;
-use crate::faults::{Count, Faults};
-use crate::faulty_cluster::FaultyCluster;
+use crate::faults::{Count, Faults, Kind};
+use crate::faulty_cluster::{FaultyCluster, LatePods};
 use crate::fleet::{Fleet, FleetOptions, Irregularities, create_nodes};
 use crate::node::NodeShape;
 use crate::rng::Seed;
@@ -74,6 +79,47 @@ pub fn simulate(
     options: &SwarmOptions,
     echo: Option<Box<dyn Write + Send>>,
 ) -> Result<SwarmOutcome, Failure> {
+    run_over(options, echo, |api, faults, _| {
+        let cluster = SimCluster::new(api.clone(), NAMESPACE, OWNER);
+        let cluster = FaultyCluster::new(cluster, faults.clone());
+        let late_pods = cluster.late_pods();
+        let of_process = move |who: &Who, _: &Life| cluster.for_client(&site::client(who.slot));
+        (Replicas::over(CutAt::Port, of_process), late_pods)
+    })
+}
+
+/// As [`simulate`], with a client below the cluster port of each process: `client` makes it of the process's connection, the
+/// namespace and the owner. Faults and cuts lie in the connection.
+///
+/// # Errors
+/// As [`simulate`].
+///
+/// # Panics
+/// As [`simulate`], and where the faults have writes that are done after their client has given them up: whose pods these are
+/// is known at the port only.
+pub fn simulate_over<C: Cluster>(
+    options: &SwarmOptions,
+    echo: Option<Box<dyn Write + Send>>,
+    client: impl Fn(Connection, &str, &str) -> C + Send + Sync + 'static,
+) -> Result<SwarmOutcome, Failure> {
+    assert!(!options.faults.enables(Kind::GhostWrite), "{options}");
+    run_over(options, echo, |api, faults, disturbances| {
+        let (api, faults) = (api.clone(), faults.clone());
+        let disturbances = disturbances.clone();
+        let of_process = move |who: &Who, life: &Life| {
+            let connection = Connection::new(&api, &faults, &disturbances, who, life);
+            client(connection, NAMESPACE, OWNER)
+        };
+        let replicas = Replicas::over(CutAt::Connection, of_process);
+        (replicas, LatePods::default())
+    })
+}
+
+fn run_over(
+    options: &SwarmOptions,
+    echo: Option<Box<dyn Write + Send>>,
+    replicas: impl FnOnce(&ApiServer, &Faults, &Disturbances) -> (Replicas, LatePods),
+) -> Result<SwarmOutcome, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -81,7 +127,7 @@ pub fn simulate(
         .expect("a runtime without I/O needs nothing of the machine");
     let log = echo.map_or_else(EventLog::default, EventLog::echoing);
     runtime.block_on(async {
-        let swarm = Swarm::new(options.clone(), log);
+        let swarm = Swarm::new(options.clone(), log, replicas);
         let record = swarm.site.record.clone();
         swarm.run().await.map_err(|violation| Failure {
             violation,
@@ -99,7 +145,11 @@ struct Swarm {
 }
 
 impl Swarm {
-    fn new(options: SwarmOptions, log: EventLog) -> Self {
+    fn new(
+        options: SwarmOptions,
+        log: EventLog,
+        replicas: impl FnOnce(&ApiServer, &Faults, &Disturbances) -> (Replicas, LatePods),
+    ) -> Self {
         let seed = Seed::of_run(options.seed);
         let (begin, scenario) = (Instant::now(), options.scenario());
         let clock = SimClock::starting_at(scenario.start);
@@ -120,15 +170,14 @@ impl Swarm {
         let volume = options
             .has_shared_volume
             .then(|| new_volume(0, &clock, &options, &disturbances));
-        let cluster = SimCluster::new(api.clone(), NAMESPACE, &scenario.config.name);
-        let cluster = FaultyCluster::new(cluster, faults.clone());
+        let (replicas, late_pods) = replicas(&api, &faults, &disturbances);
         let observed = Observed {
             api: api.clone(),
             clock: clock.clone(),
             config: scenario.config.clone(),
             pool: options.pool,
             volume: volume.clone(),
-            late_pods: cluster.late_pods(),
+            late_pods,
             disturbances: disturbances.clone(),
             faults: faults.clone(),
             clients: (0..options.replicas as usize).map(site::client).collect(),
@@ -155,7 +204,7 @@ impl Swarm {
             scenario,
             api: api.clone(),
             clock,
-            cluster,
+            replicas,
             faults,
             record: record.clone(),
             disturbances,
@@ -211,7 +260,12 @@ impl Swarm {
             AnyKind::Fault(kind) => tally.count(kind),
             AnyKind::Disturbance(kind) => disturbances.get(&kind).copied().unwrap_or_default(),
         };
-        AnyKind::all().map(|kind| (kind, count(kind))).collect()
+        // What the port does not show may happen below it.
+        let below = (Kind::ALL.iter().copied())
+            .filter(|kind| !kind.is_in_process() && self.site.options.faults.enables(*kind));
+        (AnyKind::all().chain(below.map(AnyKind::Fault)))
+            .map(|kind| (kind, count(kind)))
+            .collect()
     }
 
     /// Lets the run go on until then, or until something is wrong.

@@ -182,6 +182,12 @@ impl Timeline {
         Self(Disturbance::ALL.iter().filter_map(times).collect())
     }
 
+    /// These kinds, so many times each.
+    #[must_use]
+    pub fn of(times: impl IntoIterator<Item = (Disturbance, u32)>) -> Self {
+        Self(times.into_iter().collect())
+    }
+
     /// Without those that do not pass.
     pub fn retain(&mut self, keep: impl Fn(Disturbance) -> bool) {
         self.0.retain(|kind, _| keep(*kind));

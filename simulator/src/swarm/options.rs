@@ -13,6 +13,9 @@ use crate::world::Scenario;
 /// Time between two executions that are due.
 pub(super) const PERIOD: Duration = Duration::from_mins(20);
 
+/// The controller's name.
+pub(super) const OWNER: &str = "sim";
+
 /// A pool full of the slowest pods brings an execution to its end within this time, where nothing fails.
 const ROUNDS_TIME_MAX_MS: u64 = 8 * 60 * 1000;
 
@@ -228,7 +231,7 @@ impl SwarmOptions {
     /// What the replicas are told.
     pub(super) fn scenario(&self) -> Scenario {
         let config = format!(
-            "name: sim\ncronExpression: '*/20 * * * *'\npodPoolSize: {}\nreportHistory: 3\n\
+            "name: {OWNER}\ncronExpression: '*/20 * * * *'\npodPoolSize: {}\nreportHistory: 3\n\
              callbackServiceName: sim\nretries: {}\nendedPods: {}\npodStartDeadline: 2m\n\
              podRunDeadline: 5m\nnodeLostTimeout: 1m\nmetrics:\n  gauges:\n    \
              usage: {{help: Share of a mount that is in use., labels: [mount]}}\n    \

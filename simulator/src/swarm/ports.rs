@@ -25,8 +25,6 @@ use super::disturbance::{Disturbances, Sign};
 use super::life::{Cut, Life, Who};
 use super::record::Record;
 use super::volume::{Access, Volume};
-use crate::cluster::SimCluster;
-use crate::faulty_cluster::FaultyCluster;
 use crate::network::SimForward;
 use crate::report_store::{MemoryReportStore, MemoryUpload};
 
@@ -34,24 +32,35 @@ use crate::report_store::{MemoryReportStore, MemoryUpload};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The cluster of one process.
+/// Where the network to the API server can be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CutAt {
+    /// At the port: below it there is no client.
+    Port,
+    /// In the [`Connection`](super::Connection) of the client below the port.
+    Connection,
+}
+
+/// The cluster of one process, over any that it may have.
 #[derive(Debug, Clone)]
-pub(super) struct ProcessCluster {
-    pub(super) inner: FaultyCluster,
+pub(super) struct ProcessCluster<C> {
+    pub(super) inner: C,
+    pub(super) cut_at: CutAt,
     pub(super) life: Life,
     pub(super) who: Who,
     pub(super) record: Record,
     pub(super) disturbances: Disturbances,
 }
 
-impl ProcessCluster {
+impl<C> ProcessCluster<C> {
     async fn call<T>(
         &self,
         limit: Duration,
         work: impl Future<Output = Result<T, ClusterError>>,
     ) -> Result<T, ClusterError> {
         self.life.point().await;
-        let result = match self.life.cut() {
+        let cut = self.life.cut().filter(|_| self.cut_at == CutAt::Port);
+        let result = match cut {
             None => {
                 let result = work.await;
                 self.disturbances.show(Sign::Call, Some(self.who.slot));
@@ -79,7 +88,7 @@ impl ProcessCluster {
         &self,
         sign: Sign,
         events: S,
-    ) -> impl Stream<Item = Result<T, ClusterError>> + Send + use<T, S> {
+    ) -> impl Stream<Item = Result<T, ClusterError>> + Send + use<T, S, C> {
         let (life, disturbances) = (self.life.clone(), self.disturbances.clone());
         events.then(move |event| {
             let (life, disturbances) = (life.clone(), disturbances.clone());
@@ -94,8 +103,8 @@ impl ProcessCluster {
     }
 }
 
-impl Cluster for ProcessCluster {
-    type LogStream = <SimCluster as Cluster>::LogStream;
+impl<C: Cluster> Cluster for ProcessCluster<C> {
+    type LogStream = C::LogStream;
 
     async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
         let nodes = self.call(READ_TIMEOUT, self.inner.list_nodes()).await;

@@ -1,6 +1,7 @@
 //! Where the replicas run: a process after the other in each place, the volumes that they mount, and the Service by which job pods
 //! reach any that lives.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,8 +17,10 @@ use controller::http;
 use controller::http::callback::{Authentication, CallbackRules};
 use controller::http::relay::{self, Relay};
 use controller::metrics::Metrics;
+use controller::ports::cluster::Cluster;
 use controller::runtime::replica::{Replica, ReplicaHandle};
 use controller::runtime::{PortSet, Settings};
+use futures::future::BoxFuture;
 use tokio::sync::{Mutex as Turn, Notify};
 use tokio::time::sleep;
 use tower::ServiceExt as _;
@@ -25,14 +28,13 @@ use tower::ServiceExt as _;
 use super::disturbance::{Disturbance, Disturbances, Sign};
 use super::life::{Life, ProcessClock, Who};
 use super::options::SwarmOptions;
-use super::ports::{ProcessCluster, ProcessForward, ProcessReports};
+use super::ports::{CutAt, ProcessCluster, ProcessForward, ProcessReports};
 use super::record::Record;
 use super::volume::Volume;
 use crate::apiserver::ApiServer;
 use crate::callback::{Attempt, InProcess, Transport};
 use crate::clock::SimClock;
 use crate::faults::Faults;
-use crate::faulty_cluster::FaultyCluster;
 use crate::job::Post;
 use crate::network::Network;
 use crate::report_store::MemoryReportStore;
@@ -60,11 +62,11 @@ pub(super) struct Site {
     pub(super) api: ApiServer,
     /// The clock of the API server, which is right.
     pub(super) clock: SimClock,
-    pub(super) cluster: FaultyCluster,
     pub(super) faults: Faults,
     pub(super) record: Record,
     pub(super) disturbances: Disturbances,
     pub(super) network: Network,
+    replicas: Replicas,
     places: Vec<Place>,
     processes: AtomicU64,
     is_healed: AtomicBool,
@@ -117,7 +119,58 @@ impl Process {
     }
 }
 
-type ProcessPorts = PortSet<ProcessCluster, ProcessReports, ProcessClock, SimEntropy>;
+/// What the replica of a process is made of, but for its cluster.
+pub(super) struct Parts {
+    settings: Settings,
+    me: Identity,
+    metrics: Arc<Metrics>,
+    pub(super) who: Who,
+    pub(super) life: Life,
+    record: Record,
+    disturbances: Disturbances,
+    reports: ProcessReports,
+    clock: ProcessClock,
+    entropy: SimEntropy,
+}
+
+/// A replica to be run, and its handle.
+type Made = (BoxFuture<'static, ()>, ReplicaHandle);
+
+/// Makes the replica of each process, over whatever its cluster is.
+pub(super) struct Replicas(Box<dyn Fn(Parts) -> Made + Send + Sync>);
+
+impl Replicas {
+    /// Over what `cluster` makes of the process that it is to be the cluster of.
+    pub(super) fn over<C: Cluster>(
+        cut_at: CutAt,
+        cluster: impl Fn(&Who, &Life) -> C + Send + Sync + 'static,
+    ) -> Self {
+        Self(Box::new(move |parts| {
+            let cluster = ProcessCluster {
+                inner: cluster(&parts.who, &parts.life),
+                cut_at,
+                life: parts.life,
+                who: parts.who,
+                record: parts.record,
+                disturbances: parts.disturbances,
+            };
+            let ports = PortSet {
+                cluster,
+                reports: parts.reports,
+                clock: parts.clock,
+                entropy: parts.entropy,
+            };
+            let (replica, handle) = Replica::new(parts.settings, parts.me, ports, parts.metrics);
+            (Box::pin(replica.run()), handle)
+        }))
+    }
+}
+
+impl fmt::Debug for Replicas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Replicas").finish_non_exhaustive()
+    }
+}
 
 /// What a site is made of, beside its places.
 #[derive(Debug)]
@@ -126,7 +179,7 @@ pub(super) struct Ground {
     pub(super) scenario: Scenario,
     pub(super) api: ApiServer,
     pub(super) clock: SimClock,
-    pub(super) cluster: FaultyCluster,
+    pub(super) replicas: Replicas,
     pub(super) faults: Faults,
     pub(super) record: Record,
     pub(super) disturbances: Disturbances,
@@ -176,11 +229,11 @@ impl Site {
             scenario: ground.scenario,
             api: ground.api,
             clock: ground.clock,
-            cluster: ground.cluster,
             faults: ground.faults,
             record: ground.record,
             disturbances: ground.disturbances,
             network: Network::default(),
+            replicas: ground.replicas,
             places,
             processes: AtomicU64::new(0),
             is_healed: AtomicBool::new(false),
@@ -292,7 +345,7 @@ impl Site {
         let number = process.who.number;
         self.record
             .note(format_args!("process {number} starts as {name}"));
-        let mut replica = tokio::spawn(replica.run());
+        let mut replica = tokio::spawn(replica);
         let handed_over = async {
             process.handle.handed_over().await;
             // What is under way is answered in this time.
@@ -328,7 +381,7 @@ impl Site {
         self.record.check_kept(&process.volume);
     }
 
-    fn start(&self, slot: usize) -> (Arc<Process>, Replica<ProcessPorts>) {
+    fn start(&self, slot: usize) -> (Arc<Process>, BoxFuture<'static, ()>) {
         let number = self.processes.fetch_add(1, Ordering::Relaxed) + 1;
         let life = Life::new();
         let (volume, pod) = self.mount(slot, number);
@@ -363,29 +416,29 @@ impl Site {
             }),
         };
         self.faults.restarted(&client(slot));
-        let ports = PortSet {
-            cluster: ProcessCluster {
-                inner: self.cluster.for_client(&client(slot)),
-                life: life.clone(),
-                who: who.clone(),
-                record: self.record.clone(),
-                disturbances: self.disturbances.clone(),
-            },
-            reports: ProcessReports {
-                volume: volume.clone(),
-                life: life.clone(),
-                who: who.clone(),
-                record: self.record.clone(),
-                appending: Arc::new(Turn::new(())),
-            },
+        let reports = ProcessReports {
+            volume: volume.clone(),
+            life: life.clone(),
+            who: who.clone(),
+            record: self.record.clone(),
+            appending: Arc::new(Turn::new(())),
+        };
+        let entropy = SimEntropy::new(self.seed.stream(&format!("process/{number}")));
+        let (replica, handle) = (self.replicas.0)(Parts {
+            settings,
+            me,
+            metrics: Arc::clone(&metrics),
+            who: who.clone(),
+            life: life.clone(),
+            record: self.record.clone(),
+            disturbances: self.disturbances.clone(),
+            reports: reports.clone(),
             clock: ProcessClock {
                 clock: self.places[slot].clock.clone(),
                 life: life.clone(),
             },
-            entropy: SimEntropy::new(self.seed.stream(&format!("process/{number}"))),
-        };
-        let (reports, entropy) = (ports.reports.clone(), ports.entropy.clone());
-        let (replica, handle) = Replica::new(settings, me, ports, Arc::clone(&metrics));
+            entropy: entropy.clone(),
+        });
         let authentication = Authentication::new(CallbackAuth::Required, tokens);
         let relay = Relay {
             authentication: authentication.clone(),
