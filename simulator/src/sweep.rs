@@ -59,6 +59,10 @@ pub struct SweepOptions {
     #[arg(long, value_name = "J")]
     jobs: Option<NonZeroUsize>,
 
+    /// Run every seed twice, not one in fifty
+    #[arg(long)]
+    twice: bool,
+
     /// Go on after a seed that fails, and name all of them
     #[arg(long)]
     keep_going: bool,
@@ -115,7 +119,7 @@ pub fn sweep(options: &SweepOptions) -> anyhow::Result<()> {
                         return;
                     }
                     let seed = options.from + number;
-                    let came_to = run_seed(seed, &options.overrides);
+                    let came_to = run_seed(seed, options);
                     has_failed.fetch_or(came_to.is_err(), Ordering::Relaxed);
                     if sender.send(Result { seed, came_to }).is_err() {
                         return;
@@ -140,11 +144,11 @@ pub fn sweep(options: &SweepOptions) -> anyhow::Result<()> {
 }
 
 /// Runs a seed, or twice where it is its turn.
-fn run_seed(seed: u64, overrides: &Overrides) -> std::result::Result<SwarmOutcome, Failure> {
-    let options = SwarmOptions::drawn(seed, overrides);
-    let outcome = simulate(&options, None)?;
-    if seed.is_multiple_of(TWICE) {
-        let again = simulate(&options, None)?;
+fn run_seed(seed: u64, options: &SweepOptions) -> std::result::Result<SwarmOutcome, Failure> {
+    let swarm = SwarmOptions::drawn(seed, &options.overrides);
+    let outcome = simulate(&swarm, None)?;
+    if options.twice || seed.is_multiple_of(TWICE) {
+        let again = simulate(&swarm, None)?;
         if again.digest != outcome.digest {
             return Err(Failure {
                 violation: format!(
