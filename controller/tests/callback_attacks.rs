@@ -666,6 +666,39 @@ async fn a_pod_that_posts_events_without_end_is_told_when_it_may_post_the_next()
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_has_only_so_many_reports_and_may_replace_each() {
+    let mut world = Setup::new(&["node-a", "node-b"]).run_to_pods().await;
+    let upload = async |world: &World, node: &str, name: &str| {
+        let path = format!("{node}/{EXECUTION}/file?name={name}");
+        let answer = world.post(&path, name.to_owned()).await;
+        (answer.status.as_u16(), answer.text().to_owned())
+    };
+    world.post_result("node-a", EXECUTION).await;
+    // Each counts once, however often it is posted.
+    for number in (0..999).chain(0..20) {
+        let stored = upload(&world, "node-a", &format!("file-{number}")).await;
+        assert_eq!(stored, (200, String::new()), "{number}");
+    }
+    for restarts in [false, true] {
+        if restarts {
+            world = world.restart(|_, _| {});
+            world.handle.recovered().await;
+        }
+        let refused = upload(&world, "node-a", "one-more").await;
+        assert_eq!(refused.0, 507);
+        assert!(
+            refused.1.contains("more than 1000 reports"),
+            "{}",
+            refused.1
+        );
+        assert_eq!(upload(&world, "node-a", "file-7").await.0, 200);
+        assert_eq!(upload(&world, "node-b", "one-more").await.0, 200);
+    }
+    let names = stored(&world.directory().join(EXECUTION));
+    assert_eq!(names.len(), 1001);
+}
+
 /// Limits of the same kind as a process's own, in times that a test can wait for.
 fn short() -> ServerLimits {
     ServerLimits {

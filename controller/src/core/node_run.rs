@@ -190,6 +190,12 @@ impl NodeRun {
         &self.message
     }
 
+    /// How many reports of it are on disk.
+    #[must_use]
+    pub fn report_count(&self) -> usize {
+        self.reports.len()
+    }
+
     /// Attempts begun.
     #[must_use]
     pub fn attempts(&self) -> u32 {

@@ -40,7 +40,13 @@ struct Created {
     tokens_end: Option<Monotonic>,
     /// When the newest pod may have as many events at once again as at its beginning.
     events_recover: Monotonic,
+    /// How many reports the node has, as far as that is known.
+    reports: usize,
 }
+
+/// The most reports that a node may have in an execution: as many files as one form may bring. Each is a name in memory, in the
+/// execution's summary and in the list of its page.
+pub const NODE_REPORTS_MAX: usize = 1000;
 
 /// The most events that a job pod may have at once; beyond that one comes back every [`EVENT_PAUSE`]. Whoever reads them is a
 /// person, and the API server keeps each for an hour.
@@ -109,10 +115,12 @@ impl Admission {
     /// The pod of that attempt on the node is about to be created.
     pub fn admit(&self, id: &ExecutionId, node: &str, attempt: u32) {
         if let Some(admitted) = self.write().get_mut(id) {
+            let before = admitted.created.get(node);
             let created = Created {
                 newest_attempt: attempt,
                 tokens_end: None,
                 events_recover: Monotonic::START,
+                reports: before.map_or(0, |before| before.reports),
             };
             admitted.created.insert(node.into(), created);
         }
@@ -156,6 +164,32 @@ impl Admission {
             Ok(())
         } else {
             Err(wait)
+        }
+    }
+
+    /// The node has so many reports.
+    pub fn has_reports(&self, id: &ExecutionId, node: &str, count: usize) {
+        let mut table = self.write();
+        let created = (table.get_mut(id)).and_then(|admitted| admitted.created.get_mut(node));
+        if let Some(created) = created {
+            created.reports = count;
+        }
+    }
+
+    /// Whether the node may have so many more reports. Where every pair is admitted there is no bound.
+    #[must_use]
+    pub fn has_room(&self, id: &ExecutionId, node: &str, more: usize) -> bool {
+        let created = self.created(id, node);
+        created.is_none_or(|created| created.reports + more <= NODE_REPORTS_MAX)
+    }
+
+    /// The node gets one more report, which [`Self::has_reports`] will count. Several at once are counted so that none is one too
+    /// many.
+    pub fn expect_report(&self, id: &ExecutionId, node: &str) {
+        let mut table = self.write();
+        let created = (table.get_mut(id)).and_then(|admitted| admitted.created.get_mut(node));
+        if let Some(created) = created {
+            created.reports += 1;
         }
     }
 

@@ -476,6 +476,7 @@ impl<P: Ports> Controller<P> {
         let called = execution.nodes().iter().filter(|node| node.may_call_back());
         for node in called {
             self.admission.admit(&id, node.node(), node.attempts());
+            (self.admission).has_reports(&id, node.node(), node.report_count());
             if let Some(ended) = node.ended() {
                 self.admission.ended(&id, node.node(), ended.wall, now);
             }

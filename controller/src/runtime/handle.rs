@@ -103,6 +103,17 @@ impl ControllerHandle {
         self.admission.take_event(execution, node, (self.now)())
     }
 
+    /// Whether the node may have so many more reports.
+    #[must_use]
+    pub fn has_room(&self, execution: &ExecutionId, node: &str, more: usize) -> bool {
+        self.admission.has_room(execution, node, more)
+    }
+
+    /// The node is about to have one more report, told of with [`Self::file_stored`].
+    pub fn expect_report(&self, execution: &ExecutionId, node: &str) {
+        self.admission.expect_report(execution, node);
+    }
+
     /// Whether every well-formed pair is admitted, whatever has been run.
     #[must_use]
     pub fn admits_every_pair(&self) -> bool {

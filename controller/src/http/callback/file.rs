@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest as _, Multipart, Request};
 use futures::StreamExt as _;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tracing::debug;
 
 use super::faults::Faults;
@@ -22,6 +22,7 @@ use crate::core::report_name;
 use crate::http::error::HttpError;
 use crate::ports::entropy::Entropy;
 use crate::ports::report_store::{ReportStore, Upload};
+use crate::runtime::admission::NODE_REPORTS_MAX;
 
 /// The most files in one form: as many parts as Go's reader takes.
 const FORM_FILES_MAX: usize = 1000;
@@ -163,6 +164,7 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         files: &mut ReceivedFiles<R::Upload>,
     ) -> Result<(), HttpError> {
         let name = self.stored_name(caller, name)?;
+        self.check_room(caller, &name, 1).await?;
         let mut file = self.begin(caller, &name).await?;
         let mut chunks = incoming.chunks();
         while let Some(chunk) = chunks.next().await {
@@ -217,6 +219,13 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
                 return Ok(());
             }
         };
+        if let Err(fault) = self
+            .check_room(caller, &name, files.by_name.len() + 1)
+            .await
+        {
+            files.refuse(fault);
+            return Ok(());
+        }
         let mut file = match self.begin(caller, &name).await {
             Ok(file) => file,
             Err(fault) => {
@@ -253,6 +262,23 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         Ok(name)
     }
 
+    /// Refuses one report too many of a node; one that replaces another is none.
+    async fn check_room(&self, caller: &Caller, name: &str, more: usize) -> Result<(), HttpError> {
+        let Caller {
+            execution, node, ..
+        } = caller;
+        if self.handle.has_room(execution, node, more)
+            || self.reports.metadata(execution, name).await.is_ok()
+        {
+            return Ok(());
+        }
+        let message = format!(
+            "name: this node would have more than {NODE_REPORTS_MAX} reports in this execution, the limit"
+        );
+        note_refused(caller, &message);
+        Err(HttpError::new(StatusCode::INSUFFICIENT_STORAGE, message))
+    }
+
     async fn begin(&self, caller: &Caller, name: &str) -> Result<Received<R::Upload>, HttpError> {
         let begun = self.reports.begin(&caller.execution, name).await;
         let upload = self.note_written(caller, begun)?;
@@ -267,6 +293,8 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
     ) -> Result<(), HttpError> {
         // It may have been on its way for long.
         self.check_attempt(caller)?;
+        self.check_room(caller, &name, 1).await?;
+        (self.handle).expect_report(&caller.execution, &caller.node);
         let finished = file.upload.finish().await;
         self.note_stored(caller, finished, file.bytes)?;
         debug!(execution_id = %caller.execution, node = caller.node, name, bytes = file.bytes, "file received");

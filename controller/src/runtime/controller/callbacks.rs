@@ -9,6 +9,7 @@ use crate::core::event_message::EventReport;
 use crate::core::execution;
 use crate::core::ids::ExecutionId;
 use crate::core::names;
+use crate::core::node_run::NodeRun;
 use crate::core::report::Results;
 use crate::core::time::Now;
 use crate::runtime::Ports;
@@ -35,10 +36,14 @@ impl<P: Ports> Controller<P> {
                 stored_name,
             } => {
                 let stored = execution::Event::FileStored {
-                    node,
+                    node: node.clone(),
                     name: stored_name,
                 };
                 self.tell(now, &execution, stored);
+                let known = self.known_node(&execution, &node);
+                if let Some(count) = known.map(NodeRun::report_count) {
+                    self.admission.has_reports(&execution, &node, count);
+                }
             }
             Callback::Event {
                 execution,
@@ -61,6 +66,14 @@ impl<P: Ports> Controller<P> {
         self.tell(now, id, of_result(node, name, results));
     }
 
+    /// What the execution knows of the node, where it runs or is the newest.
+    fn known_node(&self, execution: &ExecutionId, node: &str) -> Option<&NodeRun> {
+        let current = self.current.as_ref().map(|current| &current.execution);
+        (current.into_iter().chain(&self.ended))
+            .find(|known| known.id() == execution)
+            .and_then(|known| known.node(node))
+    }
+
     fn job_event(
         &mut self,
         execution: ExecutionId,
@@ -68,10 +81,7 @@ impl<P: Ports> Controller<P> {
         event: EventReport,
         reply: oneshot::Sender<Result<(), PostEventError>>,
     ) {
-        let current = self.current.as_ref().map(|current| &current.execution);
-        let run = (current.into_iter().chain(&self.ended))
-            .find(|known| *known.id() == execution)
-            .and_then(|known| known.node(&node));
+        let run = self.known_node(&execution, &node);
         let regarding = Regarding {
             pod_name: run.map_or_else(
                 || names::plain_pod_name(&self.settings.config.name, &node, &execution),

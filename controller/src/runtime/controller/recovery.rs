@@ -153,6 +153,7 @@ impl<P: Ports> Controller<P> {
             .begin(id, nodes.clone().map(|node| node.node.as_str()));
         for node in nodes.filter(|node| node.attempts > 0) {
             self.admission.admit(id, &node.node, node.attempts);
+            (self.admission).has_reports(id, &node.node, node.reports.len());
             let ended = node.end_time.unwrap_or(Timestamp::UNIX_EPOCH);
             self.admission.ended(id, &node.node, ended, now);
             if !node.state.is_final() {
