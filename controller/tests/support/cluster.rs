@@ -13,11 +13,12 @@ use controller::ports::cluster::{
     PodWatchEvent, SecretData, ServiceAddress, StateDocument,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
+use controller::runtime::ordered_watch as watch;
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::PATIENCE;
@@ -202,7 +203,7 @@ impl TestCluster {
     /// Changes it behind the controller's back.
     pub fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.lock());
-        self.changes.send_replace(());
+        self.changes.set(());
         result
     }
 
