@@ -14,8 +14,8 @@ use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::core::taint::Taint;
 use controller::core::views::{NodeView, PodPhase, PodView, Waiting};
 use controller::ports::cluster::{
-    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, STATE_KEY,
-    SecretData, ServiceAddress, StateDocument, WatchEvent as PortEvent,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeList, NodeWatchEvent, PodWatchEvent,
+    STATE_KEY, SecretData, ServiceAddress, StateDocument, WatchEvent as PortEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::stream::{self, Iter};
@@ -295,12 +295,19 @@ impl SimCluster {
     fn watch<V: Send>(
         &self,
         watched: Watched<V>,
+        since: Option<u64>,
     ) -> impl Stream<Item = Result<PortEvent<V>, ClusterError>> + Send + use<V> {
+        let cursor = since.map(|version| {
+            self.traffic.request("watch", watched.row.plural);
+            let namespace = watched.namespace.as_deref();
+            let (selector, from) = (watched.selector.clone(), WatchFrom::Version(version));
+            (self.api).read(|state| state.watch(watched.row, namespace, selector, from))
+        });
         let watch = Watch {
             cluster: self.clone(),
             watched,
             changes: self.api.subscribe(),
-            cursor: None,
+            cursor,
             ready: VecDeque::new(),
         };
         stream::unfold(watch, |mut watch| async {
@@ -313,13 +320,16 @@ impl SimCluster {
 impl Cluster for SimCluster {
     type LogStream = Iter<std::option::IntoIter<Result<Bytes, ClusterError>>>;
 
-    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
-        let nodes: Vec<NodeView> = self.api.read(|state| {
+    async fn list_nodes(&self) -> Result<NodeList, ClusterError> {
+        let list = self.api.read(|state| {
             let nodes = state.iter(&resource::NODES, None);
-            nodes.map(|node| node_view(node)).collect()
+            NodeList {
+                nodes: nodes.map(|node| node_view(node)).collect(),
+                version: state.version().to_string(),
+            }
         });
-        self.traffic.list(resource::NODES.plural, nodes.len());
-        Ok(nodes)
+        self.traffic.list(resource::NODES.plural, list.nodes.len());
+        Ok(list)
     }
 
     async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
@@ -340,8 +350,11 @@ impl Cluster for SimCluster {
         self.pods_watch()
     }
 
-    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
-        self.nodes_watch()
+    fn watch_nodes(
+        &self,
+        since: Option<String>,
+    ) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
+        self.nodes_watch(since.as_deref())
     }
 
     async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), ClusterError> {
@@ -545,24 +558,27 @@ impl SimCluster {
     pub(crate) fn pods_watch(
         &self,
     ) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send + use<> {
-        self.watch(Watched {
+        let watched = Watched {
             row: &resource::PODS,
             namespace: Some(Arc::clone(&self.namespace)),
             selector: self.selector(),
             view: pod_view,
-        })
+        };
+        self.watch(watched, None)
     }
 
     /// As [`Cluster::watch_nodes`], without a borrow.
     pub(crate) fn nodes_watch(
         &self,
+        since: Option<&str>,
     ) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send + use<> {
-        self.watch(Watched {
+        let watched = Watched {
             row: &resource::NODES,
             namespace: None,
             selector: Selector::default(),
             view: node_view,
-        })
+        };
+        self.watch(watched, since.and_then(|version| version.parse().ok()))
     }
 
     /// As [`Cluster::delete_pods`], but at most `limit`; whether some are left.

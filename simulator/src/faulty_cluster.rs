@@ -13,8 +13,8 @@ use std::time::Duration;
 use controller::core::ids::ExecutionId;
 use controller::core::views::{NodeView, PodView};
 use controller::ports::cluster::{
-    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, SecretData,
-    ServiceAddress, StateDocument, WatchEvent,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeList, NodeWatchEvent, PodWatchEvent,
+    SecretData, ServiceAddress, StateDocument, WatchEvent,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use futures::{Stream, StreamExt as _, stream};
@@ -153,11 +153,12 @@ impl FaultyCluster {
     async fn list<T>(
         &self,
         resource: &'static str,
-        list: impl Future<Output = Result<Vec<T>, ClusterError>>,
-    ) -> Result<Vec<T>, ClusterError> {
+        list: impl Future<Output = Result<T, ClusterError>>,
+        count: impl Fn(&T) -> usize,
+    ) -> Result<T, ClusterError> {
         let first = self.call(Verb::List, resource, "");
         let all = self.read(first.clone(), list).await?;
-        if all.len() > PAGE_SIZE {
+        if count(&all) > PAGE_SIZE {
             let token = self.pages.fetch_add(1, Ordering::Relaxed).to_string();
             let next = Call {
                 continue_token: token,
@@ -227,12 +228,17 @@ impl FaultyCluster {
     fn watch<V: Viewed>(
         &self,
         begin: fn(&SimCluster) -> Events<V>,
+        followed: Option<Events<V>>,
     ) -> impl Stream<Item = Result<WatchEvent<V>, ClusterError>> + Send + use<V> {
         let watch = Watch {
             cluster: self.clone(),
-            events: begin(&self.inner),
             begin,
-            phase: Phase::Listing,
+            phase: if followed.is_some() {
+                Phase::Watching
+            } else {
+                Phase::Listing
+            },
+            events: followed.unwrap_or_else(|| begin(&self.inner)),
             ready: VecDeque::new(),
             earlier: BTreeMap::new(),
             repeated: None,
@@ -282,8 +288,9 @@ impl FaultyCluster {
 impl Cluster for FaultyCluster {
     type LogStream = <SimCluster as Cluster>::LogStream;
 
-    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
-        self.list("nodes", self.inner.list_nodes()).await
+    async fn list_nodes(&self) -> Result<NodeList, ClusterError> {
+        let count = |list: &NodeList| list.nodes.len();
+        self.list("nodes", self.inner.list_nodes(), count).await
     }
 
     async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
@@ -301,15 +308,22 @@ impl Cluster for FaultyCluster {
     }
 
     async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
-        self.list("pods", self.inner.list_pods()).await
+        self.list("pods", self.inner.list_pods(), Vec::len).await
     }
 
     fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
-        self.watch(|cluster| Box::pin(cluster.pods_watch()))
+        self.watch(|cluster| Box::pin(cluster.pods_watch()), None)
     }
 
-    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
-        self.watch(|cluster| Box::pin(cluster.nodes_watch()))
+    fn watch_nodes(
+        &self,
+        since: Option<String>,
+    ) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
+        let followed = since.map(|since| {
+            let events: Events<_> = Box::pin(self.inner.nodes_watch(Some(&since)));
+            events
+        });
+        self.watch(|cluster| Box::pin(cluster.nodes_watch(None)), followed)
     }
 
     async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), ClusterError> {

@@ -204,7 +204,7 @@ impl axum::serve::Listener for TlsListener {
 }
 
 async fn nodes(cluster: &KubeCluster) -> Result<usize, ClusterError> {
-    cluster.list_nodes().await.map(|nodes| nodes.len())
+    cluster.list_nodes().await.map(|list| list.nodes.len())
 }
 
 async fn check_usable(cluster: &KubeCluster) {

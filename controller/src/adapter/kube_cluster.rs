@@ -35,10 +35,10 @@ use super::retry_after;
 use super::slim::{SlimNode, SlimPod};
 use crate::core::ids::ExecutionId;
 use crate::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
-use crate::core::views::{NodeView, PodView};
+use crate::core::views::PodView;
 use crate::ports::cluster::{
-    Cluster, ConfigMapView, LIST_PAGE_SIZE, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent,
-    STATE_KEY, SecretData, ServiceAddress, StateDocument, WatchEvent,
+    Cluster, ConfigMapView, LIST_PAGE_SIZE, LeaseRecord, LeaseView, NodeList, NodeWatchEvent,
+    PodWatchEvent, STATE_KEY, SecretData, ServiceAddress, StateDocument, WatchEvent,
 };
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
@@ -52,6 +52,9 @@ pub const READ_TIMEOUT: Duration = Duration::from_mins(1);
 /// A single object that is not answered in this time is given up. Kubernetes' own objective for it is 1 s at the 99th
 /// percentile, and a job pod may be waiting: for its event its pod is read first.
 pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A watch of the API server's own making ends within 290 s (the client's default); one that goes on for longer is not heard of.
+const WATCH_LIFE: Duration = Duration::from_mins(5);
 
 /// The cluster as one namespace and one owner see it.
 #[derive(Clone)]
@@ -172,7 +175,7 @@ impl KubeCluster {
         &self,
         api: &Api<K>,
         selector: Option<&str>,
-    ) -> Result<Vec<V>, ClusterError>
+    ) -> Result<(Vec<V>, String), ClusterError>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
         V: From<K>,
@@ -183,12 +186,14 @@ impl KubeCluster {
         }
         .limit(LIST_PAGE_SIZE);
         let mut views = Vec::new();
+        let mut version = None;
         loop {
             let page = within(READ_TIMEOUT, api.list(&params)).await?;
             views.extend(page.items.into_iter().map(V::from));
+            let version = version.get_or_insert(page.metadata.resource_version.unwrap_or_default());
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
-                None => return Ok(views),
+                None => return Ok((views, std::mem::take(version))),
             }
         }
     }
@@ -236,6 +241,38 @@ where
     })
 }
 
+/// Tells what changed since a version, for as long as one watch lasts.
+fn watch_since<K, V>(
+    api: Api<K>,
+    version: String,
+) -> impl Stream<Item = Result<WatchEvent<V>, ClusterError>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    V: From<K> + Send,
+{
+    let begun = async move {
+        let params = WatchParams::default();
+        within(READ_TIMEOUT, api.watch(&params, &version)).await
+    };
+    let events = stream::once(begun).map_ok(|events| {
+        events.filter_map(|event| {
+            std::future::ready(match event {
+                Ok(KubeWatchEvent::Added(object) | KubeWatchEvent::Modified(object)) => {
+                    Some(Ok(WatchEvent::Applied(object.into())))
+                }
+                Ok(KubeWatchEvent::Deleted(object)) => Some(Ok(WatchEvent::Deleted(object.into()))),
+                Ok(KubeWatchEvent::Bookmark(_)) => None,
+                Ok(KubeWatchEvent::Error(status)) => Some(Err(from_status(&status))),
+                Err(error) => Some(Err(from_client(&error))),
+            })
+        })
+    });
+    // A connection that is dead may never say so.
+    events
+        .try_flatten()
+        .take_until(tokio::time::sleep(WATCH_LIFE))
+}
+
 fn unusable(error: &dyn std::fmt::Display) -> ClusterError {
     ClusterError::new(ClusterErrorKind::Refused, error.to_string())
 }
@@ -265,9 +302,10 @@ fn version_of(config_map: &ConfigMap) -> String {
 impl Cluster for KubeCluster {
     type LogStream = Pin<Box<dyn Stream<Item = Result<Bytes, ClusterError>> + Send>>;
 
-    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
-        self.list_all::<SlimNode, _>(&Api::all(self.client.clone()), None)
-            .await
+    async fn list_nodes(&self) -> Result<NodeList, ClusterError> {
+        let api = Api::<SlimNode>::all(self.client.clone());
+        let (nodes, version) = self.list_all(&api, None).await?;
+        Ok(NodeList { nodes, version })
     }
 
     async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
@@ -280,8 +318,9 @@ impl Cluster for KubeCluster {
     }
 
     async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
-        self.list_all::<SlimPod, _>(&self.api(), Some(&self.owner_selector()))
-            .await
+        let (api, selector) = (self.api::<SlimPod>(), self.owner_selector());
+        let listed = self.list_all(&api, Some(&selector)).await;
+        listed.map(|(pods, _)| pods)
     }
 
     fn watch_pods(&self) -> impl Stream<Item = Result<PodWatchEvent, ClusterError>> + Send {
@@ -289,11 +328,15 @@ impl Cluster for KubeCluster {
         watch(self.api::<SlimPod>(), config)
     }
 
-    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
-        watch(
-            Api::<SlimNode>::all(self.client.clone()),
-            watcher::Config::default(),
-        )
+    fn watch_nodes(
+        &self,
+        since: Option<String>,
+    ) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
+        let api = Api::<SlimNode>::all(self.client.clone());
+        // However that ends, also because the version has expired: what it did not tell, a list does.
+        let relisted = watch(api.clone(), watcher::Config::default());
+        let changed = stream::iter(since).flat_map(move |since| watch_since(api.clone(), since));
+        changed.chain(relisted)
     }
 
     async fn delete_pods(&self, execution: &ExecutionId) -> Result<(), ClusterError> {
@@ -430,8 +473,9 @@ impl Cluster for KubeCluster {
     }
 
     async fn top_owner(&self, pod: &str) -> Result<Option<OwnerReference>, ClusterError> {
+        // Their metadata is all that is looked at, and the code that reads a whole pod is 0.4 MB of the image.
         let pods = self.api::<Pod>();
-        let pod = within(GET_TIMEOUT, pods.get(pod)).await?;
+        let pod = within(GET_TIMEOUT, pods.get_metadata(pod)).await?;
         let Some(owner) = controlling_owner(pod.owner_references()) else {
             return Ok(None);
         };
@@ -439,7 +483,7 @@ impl Cluster for KubeCluster {
             return Ok(Some(owner));
         }
         let replica_sets = self.api::<ReplicaSet>();
-        let replica_set = within(GET_TIMEOUT, replica_sets.get(&owner.name)).await?;
+        let replica_set = within(GET_TIMEOUT, replica_sets.get_metadata(&owner.name)).await?;
         Ok(controlling_owner(replica_set.owner_references()).or(Some(owner)))
     }
 

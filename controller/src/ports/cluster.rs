@@ -39,6 +39,15 @@ pub type PodWatchEvent = WatchEvent<PodView>;
 /// One message of the watch of all nodes.
 pub type NodeWatchEvent = WatchEvent<NodeView>;
 
+/// All nodes at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeList {
+    /// In the order of their names.
+    pub nodes: Vec<NodeView>,
+    /// `metadata.resourceVersion` of the list, from which a watch can go on.
+    pub version: String,
+}
+
 /// The address of the callback Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceAddress {
@@ -77,15 +86,19 @@ pub trait Cluster: Clone + Send + Sync + 'static {
     /// The bytes of a container's log, in order.
     type LogStream: Stream<Item = Result<Bytes, ClusterError>> + Send + Unpin;
 
-    /// All nodes, read page by page from one snapshot, in the order of their names.
+    /// All nodes, read page by page from one snapshot.
     ///
     /// # Errors
     /// Any kind; nothing is returned of a list that broke off.
-    fn list_nodes(&self) -> impl Future<Output = Result<Vec<NodeView>, ClusterError>> + Send;
+    fn list_nodes(&self) -> impl Future<Output = Result<NodeList, ClusterError>> + Send;
 
-    /// Watches all nodes; begins with `Restarted`, and again after each interruption. Ends only with an error item or when
-    /// dropped; the caller begins again after a pause.
-    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send;
+    /// Watches all nodes. Begins with `Restarted`, and again after each interruption; given the version of a list, it may go
+    /// on from there instead, which spares the cluster another list. Ends only with an error item or when dropped; the caller
+    /// begins again after a pause.
+    fn watch_nodes(
+        &self,
+        since: Option<String>,
+    ) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send;
 
     /// Creates a job pod.
     ///

@@ -138,7 +138,8 @@ pub async fn nodes_are_listed_by_name_over_all_pages(
             }))
             .await;
     }
-    let nodes = cluster.list_nodes().await.expect("the nodes are listed");
+    let listed = cluster.list_nodes().await;
+    let nodes = listed.expect("the nodes are listed").nodes;
     assert_eq!(nodes.len(), 1_203);
     assert!(nodes.is_sorted_by(|a, b| a.name < b.name));
     assert!(nodes.iter().all(|node| !node.uid.is_empty()));
@@ -181,11 +182,12 @@ pub async fn nodes_are_watched_from_what_is_there(
     mut control: impl Control,
 ) {
     control.create(node_manifest("a", "True")).await;
-    let mut watch = pin!(cluster.watch_nodes());
+    let mut watch = pin!(cluster.watch_nodes(None));
     let WatchEvent::Restarted(nodes) = next(&mut watch).await else {
         panic!("the watch begins with what is there")
     };
-    assert_eq!(cluster.list_nodes().await, Ok(nodes));
+    let listed = cluster.list_nodes().await;
+    assert_eq!(listed.expect("the nodes are listed").nodes, nodes);
 
     let status = json!({"conditions": [{"type": "Ready", "status": "Unknown"}]});
     control.set_node_status("a", status).await;
@@ -198,6 +200,26 @@ pub async fn nodes_are_watched_from_what_is_there(
         panic!("a node that goes is told")
     };
     assert_eq!((gone.name, gone.uid), (node.name, node.uid));
+}
+
+/// A watch of nodes that goes on from a list tells what changed since, and nothing else.
+pub async fn nodes_are_watched_from_a_list(cluster: impl Cluster, mut control: impl Control) {
+    for name in ["a", "b"] {
+        control.create(node_manifest(name, "True")).await;
+    }
+    let listed = cluster.list_nodes().await;
+    let version = listed.expect("the nodes are listed").version;
+    control.delete_node("a").await;
+    let mut watch = pin!(cluster.watch_nodes(Some(version)));
+    let WatchEvent::Deleted(gone) = next(&mut watch).await else {
+        panic!("a node that went after the list is told")
+    };
+    assert_eq!(gone.name, "a");
+    control.create(node_manifest("c", "True")).await;
+    let WatchEvent::Applied(new) = next(&mut watch).await else {
+        panic!("a node that came is told as applied")
+    };
+    assert_eq!(new.name, "c");
 }
 
 /// A created pod is answered as it stands, and is there when read.

@@ -448,7 +448,8 @@ impl<P: Ports> Controller<P> {
                 ..found.unwrap_or_default()
             }),
         };
-        self.run_execution(now, prepared.frozen, found);
+        let watch_from = Some(prepared.nodes_version);
+        self.run_execution(now, prepared.frozen, found, watch_from);
         // Only now: what is `latest` of a node of the new list outlives its execution.
         for old in &prepared.pruned {
             self.kept.remove(old);
@@ -456,8 +457,15 @@ impl<P: Ports> Controller<P> {
         }
     }
 
-    /// Begins an execution, or goes on with what was found of it.
-    fn run_execution(&mut self, now: Now, frozen: Frozen, found: Option<Found>) {
+    /// Begins an execution, or goes on with what was found of it. Nodes are watched from that version on; none where it is too
+    /// old to be known.
+    fn run_execution(
+        &mut self,
+        now: Now,
+        frozen: Frozen,
+        found: Option<Found>,
+        watch_from: Option<String>,
+    ) {
         let Frozen {
             plan,
             job_pod,
@@ -486,6 +494,7 @@ impl<P: Ports> Controller<P> {
             self.api.ports.clone(),
             self.events_sender.clone(),
             id.clone(),
+            watch_from,
         );
         let node_watch = self.tasks.spawn(Box::pin(async {
             watch.await;

@@ -60,6 +60,8 @@ impl Ask {
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) frozen: Frozen,
+    /// The version of the list of nodes that it is made from.
+    pub(super) nodes_version: String,
     /// Where its journal was lost: what is there of it.
     pub(super) found: Option<Found>,
     /// Executions that left the history.
@@ -114,7 +116,7 @@ impl<P: Ports> Preparation<P> {
             callback_address::resolve(cluster, config, pod_ip)
         })
         .await?;
-        let nodes = persist(api, "list_nodes", || cluster.list_nodes()).await?;
+        let listed = persist(api, "list_nodes", || cluster.list_nodes()).await?;
         let pods = persist(api, "list_pods", || cluster.list_pods()).await?;
         let present = list_executions(api, &self.metrics).await;
         let id = match &claim.id {
@@ -122,7 +124,7 @@ impl<P: Ports> Preparation<P> {
             None => self.choose_id(&ask, present.clone(), &pods).await,
         };
         let pruned = self.open(&id, present).await;
-        let (eligible, excluded) = partition(&self.settings, &id, &selected, nodes);
+        let (eligible, excluded) = partition(&self.settings, &id, &selected, listed.nodes);
         let plan = Plan {
             owner: config.name.clone(),
             pool_size: config.pod_pool_size.of(eligible.len()),
@@ -159,6 +161,7 @@ impl<P: Ports> Preparation<P> {
         };
         Ok(Prepared {
             frozen,
+            nodes_version: listed.version,
             found,
             pruned,
         })

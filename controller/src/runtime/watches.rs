@@ -32,8 +32,13 @@ pub(super) async fn pods<P: Ports>(ports: P, events: mpsc::Sender<Event>) {
     }
 }
 
-/// Watches all nodes on behalf of one execution, as [`pods`] does.
-pub(super) async fn nodes<P: Ports>(ports: P, events: mpsc::Sender<Event>, id: ExecutionId) {
+/// Watches all nodes on behalf of one execution, as [`pods`] does; from the list that it began with on, where its version is given.
+pub(super) async fn nodes<P: Ports>(
+    ports: P,
+    events: mpsc::Sender<Event>,
+    id: ExecutionId,
+    mut since: Option<String>,
+) {
     let mut pause = PAUSE_MIN;
     let told = |event| {
         let event = match event {
@@ -44,7 +49,7 @@ pub(super) async fn nodes<P: Ports>(ports: P, events: mpsc::Sender<Event>, id: E
         Event::Answer(id.clone(), event)
     };
     loop {
-        let watch = ports.cluster().watch_nodes();
+        let watch = ports.cluster().watch_nodes(since.take());
         if (forward(&ports, watch, &events, told, &mut pause).await).is_break() {
             return;
         }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use controller::core::ids::ExecutionId;
 use controller::core::names::{LABEL_EXECUTION_ID, LABEL_OWNER};
 use controller::ports::cluster::{
-    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeView, NodeWatchEvent, PodPhase, PodView,
-    PodWatchEvent, SecretData, ServiceAddress, StateDocument,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeList, NodeView, NodeWatchEvent, PodPhase,
+    PodView, PodWatchEvent, SecretData, ServiceAddress, StateDocument,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use controller::runtime::ordered_watch as watch;
@@ -335,9 +335,12 @@ const LATENCY: Duration = Duration::from_millis(5);
 impl Cluster for TestCluster {
     type LogStream = BoxStream<'static, Result<Bytes, ClusterError>>;
 
-    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
+    async fn list_nodes(&self) -> Result<NodeList, ClusterError> {
         self.fault("list_nodes")?;
-        Ok(self.look(|state| state.nodes.clone()))
+        Ok(self.look(|state| NodeList {
+            nodes: state.nodes.clone(),
+            version: String::new(),
+        }))
     }
 
     async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {
@@ -395,7 +398,7 @@ impl Cluster for TestCluster {
         })
     }
 
-    fn watch_nodes(&self) -> impl Stream<Item = NodeWatchItem> + Send {
+    fn watch_nodes(&self, _since: Option<String>) -> impl Stream<Item = NodeWatchItem> + Send {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.change(|state| {
             let _ = sender.send(Ok(NodeWatchEvent::Restarted(state.nodes.clone())));

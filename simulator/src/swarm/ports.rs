@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use controller::core::ids::ExecutionId;
-use controller::core::views::{NodeView, PodView};
+use controller::core::views::PodView;
 use controller::ports::cluster::{
-    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeWatchEvent, PodWatchEvent, SecretData,
-    ServiceAddress, StateDocument,
+    Cluster, ConfigMapView, LeaseRecord, LeaseView, NodeList, NodeWatchEvent, PodWatchEvent,
+    SecretData, ServiceAddress, StateDocument,
 };
 use controller::ports::error::{ClusterError, ClusterErrorKind};
 use controller::ports::forward::{Forward, ForwardBody, ForwardError};
@@ -106,7 +106,7 @@ impl<C> ProcessCluster<C> {
 impl<C: Cluster> Cluster for ProcessCluster<C> {
     type LogStream = C::LogStream;
 
-    async fn list_nodes(&self) -> Result<Vec<NodeView>, ClusterError> {
+    async fn list_nodes(&self) -> Result<NodeList, ClusterError> {
         let nodes = self.call(READ_TIMEOUT, self.inner.list_nodes()).await;
         if nodes.is_ok() {
             self.disturbances.show(Sign::Nodes, None);
@@ -114,8 +114,11 @@ impl<C: Cluster> Cluster for ProcessCluster<C> {
         nodes
     }
 
-    fn watch_nodes(&self) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
-        self.arriving(Sign::Nodes, self.inner.watch_nodes())
+    fn watch_nodes(
+        &self,
+        since: Option<String>,
+    ) -> impl Stream<Item = Result<NodeWatchEvent, ClusterError>> + Send {
+        self.arriving(Sign::Nodes, self.inner.watch_nodes(since))
     }
 
     async fn create_pod(&self, pod: Pod) -> Result<PodView, ClusterError> {

@@ -166,6 +166,7 @@ macro_rules! contract {
             with_others:
                 nodes_are_listed_by_name_over_all_pages
                 nodes_are_watched_from_what_is_there
+                nodes_are_watched_from_a_list
                 a_taken_name_is_already_exists
                 only_pods_of_this_owner_are_listed
                 a_watch_begins_with_what_is_there_and_tells_every_change

@@ -77,7 +77,7 @@ impl<P: Ports> Controller<P> {
             InProgress::Claimed(claim) => self.prepare(Ask::Found(claim)),
             InProgress::Journaled(journaled) => {
                 self.in_progress = record.in_progress;
-                self.run_execution(now, journaled.frozen, Some(journaled.found));
+                self.run_execution(now, journaled.frozen, Some(journaled.found), None);
                 self.export_ends();
             }
         }
