@@ -54,6 +54,24 @@ fn errors(yaml: &str) -> Vec<String> {
         .collect()
 }
 
+#[test]
+fn whatever_a_key_or_a_value_is_it_is_told_in_one_line() {
+    for (yaml, line) in [
+        ("\"\": 1", "\"\": unknown key, ignored"),
+        ("metrics: {\"\": 1}", "metrics.\"\": unknown key, ignored"),
+        ("\"a\\nb\": 1", "a\u{fffd}b: unknown key, ignored"),
+    ] {
+        let warnings = warnings(yaml);
+        assert!(warnings[0].starts_with(line), "{warnings:?}");
+    }
+    let errors = errors("metrics: {gauges: {\"a\\u0085\": \"b\\u0085\"}}");
+    assert!(
+        errors[0].starts_with("metrics.gauges.a\u{fffd}"),
+        "{errors:?}"
+    );
+    assert!(!errors.concat().contains(char::is_control), "{errors:?}");
+}
+
 /// One key of the table: a file with a value of the wrong type, one with a value out of range (none where any value of
 /// the type is right), the key that the error names, and what both must say is wanted.
 struct Case {
@@ -726,7 +744,7 @@ fn gauges_must_be_exportable() {
             "metrics.gauges.current_execution_id",
         ),
         ("with-hyphen: {}", "metrics.gauges.with-hyphen"),
-        ("\"\": {}", "metrics.gauges."),
+        ("\"\": {}", "metrics.gauges.\"\""),
         ("a: [b]", "metrics.gauges.a"),
         ("a: {help: 5}", "metrics.gauges.a.help"),
         ("a: {labels: b}", "metrics.gauges.a.labels"),

@@ -88,9 +88,9 @@ impl Findings {
         wanted: impl Into<String>,
     ) {
         self.errors.borrow_mut().push(ConfigError {
-            key: key.into(),
-            found: found.into(),
-            wanted: wanted.into(),
+            key: printable(key),
+            found: printable(found),
+            wanted: printable(wanted),
         });
     }
 
@@ -105,8 +105,8 @@ impl Findings {
 
     pub(super) fn warn(&self, key: impl Into<String>, message: impl Into<String>) {
         self.warnings.borrow_mut().push(Warning {
-            key: key.into(),
-            message: message.into(),
+            key: printable(key),
+            message: printable(message),
         });
     }
 
@@ -120,18 +120,15 @@ impl Findings {
 
     /// Errors and warnings, the unknown keys among the latter.
     pub(super) fn finish(self) -> (Vec<ConfigError>, Vec<Warning>) {
-        let known = self.known_keys.into_inner();
-        let mut warnings = self.warnings.into_inner();
-        for key in self.unknown_keys.into_inner() {
+        let known = self.known_keys.take();
+        for key in self.unknown_keys.take() {
             let hint = nearest(&key, &known)
                 .map(|near| format!("; the nearest known key is {near}"))
                 .unwrap_or_default();
-            warnings.push(Warning {
-                key: join(&key.section, &key.name),
-                message: format!("unknown key, ignored{hint}"),
-            });
+            let key = join(&key.section, &key.name);
+            self.warn(key, format!("unknown key, ignored{hint}"));
         }
-        (self.errors.into_inner(), warnings)
+        (self.errors.into_inner(), self.warnings.into_inner())
     }
 }
 
@@ -147,7 +144,14 @@ fn nearest(key: &Key, known: &[Key]) -> Option<String> {
         .map(|near| join(&near.section, &near.name))
 }
 
+/// Fit for one line: a name of the user's own, and what a parser quotes, may hold anything.
+fn printable(text: impl Into<String>) -> String {
+    text.into().replace(char::is_control, "\u{fffd}")
+}
+
+/// The full path of a key. One that is empty shows as `""`.
 pub(super) fn join(section: &str, name: &str) -> String {
+    let name = if name.is_empty() { "\"\"" } else { name };
     if section.is_empty() {
         name.to_owned()
     } else {
