@@ -5,6 +5,8 @@
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "support/mock.rs"]
 mod mock;
 mod support;
@@ -724,7 +726,7 @@ async fn listen(router: Router, limits: ServerLimits) -> SocketAddr {
 async fn rest_of(mut stream: TcpStream) -> String {
     let mut said = Vec::new();
     // A connection that is closed over what was not read is reset.
-    let _ = tokio::time::timeout(mock::PATIENCE, stream.read_to_end(&mut said))
+    let _ = tokio::time::timeout(lines::PATIENCE, stream.read_to_end(&mut said))
         .await
         .unwrap();
     String::from_utf8(said).unwrap()
@@ -795,7 +797,7 @@ async fn a_request_that_does_not_come_to_its_end_is_cut_off_and_a_steady_one_is_
 async fn whoever_has_a_request_gets_the_place_of_whoever_has_none() {
     let world = Setup::new(&["node-a"]).run_to_pods().await;
     let patient = ServerLimits {
-        head_timeout: mock::PATIENCE,
+        head_timeout: lines::PATIENCE,
         ..short()
     };
     let address = listen(world.callback.clone(), patient).await;
@@ -887,7 +889,7 @@ fn thousands_of_half_sent_requests_neither_stop_the_server_nor_fill_its_memory()
         open.push(stream);
     }
     let mut posted = std::net::TcpStream::connect(host).unwrap();
-    posted.set_read_timeout(Some(mock::PATIENCE)).unwrap();
+    posted.set_read_timeout(Some(lines::PATIENCE)).unwrap();
     let request = head(path.trim_start_matches("report/"), RESULT.len()) + RESULT;
     posted.write_all(request.as_bytes()).unwrap();
     let mut answer = [0; 15];

@@ -6,6 +6,8 @@
 #[allow(dead_code, reason = "its own main")]
 #[path = "../examples/baseline.rs"]
 mod baseline;
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "support/mock.rs"]
 mod mock;
 
@@ -25,7 +27,8 @@ use futures::stream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use self::mock::{Lines, PATIENCE, shown};
+use self::lines::{Lines, PATIENCE};
+use self::mock::shown;
 
 const BASELINE: &str = r#"{"kernel": "6.12"}"#;
 

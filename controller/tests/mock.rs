@@ -3,6 +3,8 @@
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "support/mock.rs"]
 mod mock;
 
