@@ -14,10 +14,10 @@ use super::go_format::sprintf;
 use super::report::{JsonError, parse_document};
 
 /// Longest `reason` and `action` that the Events API takes, in bytes.
-const REASON_MAX_BYTES: usize = 128;
+pub const REASON_MAX_BYTES: usize = 128;
 
 /// Longest `note` that the Events API takes, in bytes.
-const NOTE_MAX_BYTES: usize = 1024;
+pub const NOTE_MAX_BYTES: usize = 1024;
 
 /// What is made of a format at most: a little more than shows.
 const NOTE_FORMAT_MAX_BYTES: usize = 2 * NOTE_MAX_BYTES;

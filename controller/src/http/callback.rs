@@ -2,10 +2,11 @@
 //!
 //! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size 413, pace 408,
 //! content 400, name taken or older attempt 409, no space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
-//! are small and read whole. Answers are one line of text for the job's author.
+//! are small and read whole. Answers are one line of text for the job's author. `GET /openapi.json` says all of this to programs.
 
 mod authentication;
 mod bounds;
+mod contract;
 mod faults;
 mod file;
 mod incoming;
@@ -77,6 +78,8 @@ struct Api<R, E> {
     limits: CallbackBodyLimit,
     memory: Memory,
     authentication: Authentication,
+    /// The document at [`contract::PATH`].
+    openapi: Bytes,
     /// The newest execution of which it was logged that somebody calls back without a token.
     told: Arc<Mutex<Option<ExecutionId>>>,
 }
@@ -126,10 +129,12 @@ pub fn router<R: ReportStore, E: Entropy>(
     entropy: E,
     rules: impl Into<CallbackRules>,
 ) -> Router {
+    let rules = rules.into();
+    let openapi = Bytes::from(contract::openapi(&rules));
     let CallbackRules {
         body_limit,
         authentication,
-    } = rules.into();
+    } = rules;
     let api = Api {
         replica: replica.into(),
         reports,
@@ -140,6 +145,7 @@ pub fn router<R: ReportStore, E: Entropy>(
             documents: Arc::new(Semaphore::new(READ_BYTES_MAX as usize)),
         },
         authentication,
+        openapi,
         told: Arc::default(),
     };
     Router::new()
@@ -154,14 +160,20 @@ async fn dispatch<R: ReportStore, E: Entropy>(
     request: Request,
 ) -> Response {
     let target = Target::parse(request.uri().path());
-    let label = target
-        .as_ref()
-        .map_or("other", |target| target.endpoint.as_str());
-    let answer = match target {
-        Ok(target) => api.answer(target, request).await,
-        Err(error) => Err(error),
+    let endpoint = target.as_ref().map(|target| target.endpoint).ok();
+    let label = endpoint.map_or("other", Endpoint::as_str);
+    let is_post = request.method() == Method::POST;
+    let response = match target {
+        Ok(target) => api.answer(target, request).await.into_response(),
+        Err(_) if request.uri().path() == contract::PATH => api.document(request.method()),
+        Err(error) => error.into_response(),
     };
-    let response = answer.into_response();
+    debug_assert!(
+        !is_post
+            || endpoint.is_none_or(|endpoint| contract::documents(endpoint, response.status())),
+        "{} to {label} is not in http::callback::contract",
+        response.status()
+    );
     api.replica
         .metrics()
         .own()
@@ -190,6 +202,15 @@ impl<R: ReportStore, E: Entropy> Api<R, E> {
             self.note_without_token(&caller);
         }
         callbacks.answer(caller, target.endpoint, request).await
+    }
+
+    fn document(&self, method: &Method) -> Response {
+        // What is the body of a GET is left out by the server for a HEAD.
+        if method == Method::GET || method == Method::HEAD {
+            let headers = [(header::CONTENT_TYPE, "application/json")];
+            return (headers, self.openapi.clone()).into_response();
+        }
+        HttpError::method_not_allowed("GET, HEAD").into_response()
     }
 
     /// Counts it, and says it once an execution.

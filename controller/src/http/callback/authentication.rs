@@ -48,6 +48,16 @@ impl Authentication {
         }
     }
 
+    /// Whether a token is looked at.
+    pub(super) fn takes_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Whether nobody is let in without one.
+    pub(super) fn is_required(&self) -> bool {
+        self.is_required
+    }
+
     /// # Errors
     /// 401 for a wrong token, and for none where one is required.
     pub(super) fn check(&self, target: &Target, headers: &HeaderMap) -> Result<Shown, HttpError> {

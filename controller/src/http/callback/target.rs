@@ -27,16 +27,16 @@ pub(super) struct Target {
 }
 
 impl Endpoint {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Result, Self::File, Self::Event];
+
     fn parse(segment: &str) -> Option<Self> {
-        match segment {
-            "result" => Some(Self::Result),
-            "file" => Some(Self::File),
-            "event" => Some(Self::Event),
-            _ => None,
-        }
+        Self::ALL
+            .into_iter()
+            .find(|endpoint| endpoint.as_str() == segment)
     }
 
-    /// The label value of metrics.
+    /// The last segment of its path, and the label value of metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Result => "result",
