@@ -4,7 +4,7 @@
 //! hosts breaks off what is on its way between them, in both directions, and nothing gets through until it is mended.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -40,7 +40,8 @@ struct Listener {
 /// The network as one host sees it.
 #[derive(Debug, Clone)]
 pub struct SimForward {
-    network: Network,
+    /// Not held: what is served in a network reaches others through it.
+    network: Weak<watch::Sender<Hosts>>,
     host: Arc<str>,
 }
 
@@ -82,7 +83,7 @@ impl Network {
     #[must_use]
     pub fn from(&self, host: &str) -> SimForward {
         SimForward {
-            network: self.clone(),
+            network: Arc::downgrade(&self.0),
             host: host.into(),
         }
     }
@@ -100,7 +101,8 @@ impl Forward for SimForward {
         request: Request<ForwardBody>,
     ) -> Result<Response<ForwardBody>, ForwardError> {
         let (way, place) = (pair(&self.host, host), (Arc::<str>::from(host), port));
-        let mut hosts = self.network.0.subscribe();
+        let network = self.network.upgrade().ok_or(ForwardError::Unreached)?;
+        let mut hosts = network.subscribe();
         let (is_cut, listener) = {
             let hosts = hosts.borrow();
             (
@@ -133,6 +135,7 @@ impl Forward for SimForward {
 mod tests {
     use std::future::pending;
 
+    use axum::Extension;
     use axum::response::IntoResponse as _;
     use bytes::Bytes;
     use controller::ports::forward_contract::{self, Other, Serving};
@@ -244,5 +247,20 @@ mod tests {
             let answered = timeout(Duration::from_secs(1), asked).await;
             assert_eq!(answered.unwrap().unwrap(), Err(ForwardError::BrokeOff));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_network_is_dropped_with_who_made_it_also_where_a_host_serves_by_way_of_another() {
+        let network = Network::default();
+        let (served, onwards) = (Arc::new(()), network.from("b"));
+        let answer = async move || ask(&onwards, "c").await.unwrap_or(StatusCode::BAD_GATEWAY);
+        let router = Router::new().fallback(answer);
+        let router = router.layer(Extension(Arc::clone(&served)));
+        network.listen("b", 8090, router);
+        let a = network.from("a");
+        assert_eq!(ask(&a, "b").await, Ok(StatusCode::BAD_GATEWAY));
+        drop(network);
+        assert_eq!(Arc::strong_count(&served), 1);
+        assert_eq!(ask(&a, "b").await, Err(ForwardError::Unreached));
     }
 }
