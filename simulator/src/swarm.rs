@@ -4,6 +4,8 @@
 //! A seed draws sizes and faults (`options`). While faults happen every invariant is checked after every event (`record`). Then all
 //! of them end: what is in progress must end, one of the next executions that are due must begin and end as its pods do, and nothing
 //! may be left (`ending`). Everything that decides comes from the seed: two runs of it have the same event log, line by line.
+//!
+//! `soak` runs the same replicas for long or on many nodes, where nothing breaks but the leader, at set points.
 
 mod connection;
 mod disturbance;
@@ -14,6 +16,7 @@ mod options;
 mod ports;
 mod record;
 mod site;
+mod soak;
 mod standing;
 mod summaries;
 mod volume;
@@ -37,6 +40,7 @@ use self::options::{OWNER, PERIOD};
 use self::ports::CutAt;
 use self::record::{Observed, Record};
 use self::site::{Ground, Replicas, Service, Site, new_volume};
+pub use self::soak::{LeaderStop, SoakOptions, SoakOutcome, Stop, TakeOver, soak};
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::Persistence;
 use crate::checker::{Peaks, Violation};
@@ -49,7 +53,8 @@ use crate::fleet::{Fleet, FleetOptions, Irregularities, create_nodes};
 use crate::node::NodeShape;
 use crate::rng::Seed;
 use crate::state::{self, State};
-use crate::world::{Failure, NAMESPACE};
+use crate::traffic::Traffic;
+use crate::world::{Failure, NAMESPACE, Scenario};
 
 /// What a run of the swarm came to.
 #[derive(Debug, Clone)]
@@ -80,12 +85,19 @@ pub fn simulate(
     echo: Option<Box<dyn Write + Send>>,
 ) -> Result<SwarmOutcome, Failure> {
     run_over(options, echo, |api, faults, _| {
-        let cluster = SimCluster::new(api.clone(), NAMESPACE, OWNER);
-        let cluster = FaultyCluster::new(cluster, faults.clone());
-        let late_pods = cluster.late_pods();
-        let of_process = move |who: &Who, _: &Life| cluster.for_client(&site::client(who.slot));
-        (Replicas::over(CutAt::Port, of_process), late_pods)
+        let (replicas, late_pods, _) = at_the_port(api, faults);
+        (replicas, late_pods)
     })
+}
+
+/// Replicas whose port leads straight to the cluster, and what is counted there of what they ask.
+fn at_the_port(api: &ApiServer, faults: &Faults) -> (Replicas, LatePods, Traffic) {
+    let cluster = SimCluster::new(api.clone(), NAMESPACE, OWNER);
+    let traffic = cluster.traffic();
+    let cluster = FaultyCluster::new(cluster, faults.clone());
+    let late_pods = cluster.late_pods();
+    let of_process = move |who: &Who, _: &Life| cluster.for_client(&site::client(who.slot));
+    (Replicas::over(CutAt::Port, of_process), late_pods, traffic)
 }
 
 /// As [`simulate`], with a client below the cluster port of each process: `client` makes it of the process's connection, the
@@ -120,20 +132,24 @@ fn run_over(
     echo: Option<Box<dyn Write + Send>>,
     replicas: impl FnOnce(&ApiServer, &Faults, &Disturbances) -> (Replicas, LatePods),
 ) -> Result<SwarmOutcome, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without I/O needs nothing of the machine");
     let log = echo.map_or_else(EventLog::default, EventLog::echoing);
-    runtime.block_on(async {
-        let swarm = Swarm::new(options.clone(), log, replicas);
+    in_virtual_time(async {
+        let swarm = Swarm::new(options.clone(), options.scenario(), log, replicas);
         let record = swarm.site.record.clone();
         swarm.run().await.map_err(|violation| Failure {
             violation,
             timeline: record.timeline(),
         })
     })
+}
+
+fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing of the machine");
+    runtime.block_on(run)
 }
 
 struct Swarm {
@@ -147,11 +163,12 @@ struct Swarm {
 impl Swarm {
     fn new(
         options: SwarmOptions,
+        scenario: Scenario,
         log: EventLog,
         replicas: impl FnOnce(&ApiServer, &Faults, &Disturbances) -> (Replicas, LatePods),
     ) -> Self {
         let seed = Seed::of_run(options.seed);
-        let (begin, scenario) = (Instant::now(), options.scenario());
+        let begin = Instant::now();
         let clock = SimClock::starting_at(scenario.start);
         let state = State::new(&state::Options {
             seed: options.seed,

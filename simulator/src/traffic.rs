@@ -34,6 +34,20 @@ pub struct Counts {
     pub watch_events: u64,
 }
 
+impl Counts {
+    /// What was counted after `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before = |request| earlier.requests.get(request).copied().unwrap_or_default();
+        let requests = self.requests.iter();
+        let more = requests.map(|(request, times)| (*request, times - before(request)));
+        Self {
+            requests: more.filter(|(_, times)| *times > 0).collect(),
+            watch_events: self.watch_events - earlier.watch_events,
+        }
+    }
+}
+
 /// The counters. Clones are the same ones.
 #[derive(Debug, Clone, Default)]
 pub struct Traffic(Arc<Mutex<Counts>>);

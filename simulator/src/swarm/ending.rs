@@ -103,7 +103,7 @@ impl Swarm {
         ))
     }
 
-    async fn until_ended(
+    pub(super) async fn until_ended(
         &mut self,
         due: Timestamp,
         bound: Duration,
@@ -125,7 +125,7 @@ impl Swarm {
     }
 
     /// An execution without faults is just what its pods were.
-    fn check_summary(&self, summary: &ExecutionSummary) -> Result<(), Violation> {
+    pub(super) fn check_summary(&self, summary: &ExecutionSummary) -> Result<(), Violation> {
         let id = ExecutionId::parse(&summary.id).ok_or("a summary of no execution")?;
         let nodes = (self.site.api).read(|state| state.count(&resource::NODES));
         if summary.nodes.len() != nodes {
@@ -173,7 +173,7 @@ impl Swarm {
     }
 
     /// One leads and exports what was acknowledged; the others export nothing of it.
-    fn check_end(&self) -> Result<(), Violation> {
+    pub(super) fn check_end(&self) -> Result<(), Violation> {
         let site = &self.site;
         let running = site.running();
         let leaders: Vec<_> = running.iter().filter(|process| process.leads()).collect();

@@ -337,6 +337,7 @@ impl Record {
                     "execution {execution} is removed, with {newer} newer ones, of a history of {history}"
                 )));
             }
+            book.forget(execution);
         });
     }
 
@@ -380,17 +381,51 @@ impl Record {
         volume: &Volume,
         execution: &ExecutionId,
     ) -> Vec<String> {
-        let book = self.book();
-        let names = book.acknowledged.get(&(volume.number(), execution.clone()));
-        let names = names.into_iter().flatten();
-        let results = names.filter(|name| !name.ends_with(FILE_NAME));
+        let names = self.acknowledged(volume, execution);
+        let results = names.iter().filter(|name| !name.ends_with(FILE_NAME));
         results
             .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
             .collect()
     }
+
+    /// What was acknowledged as reports of that execution: their stored names.
+    pub(super) fn acknowledged(
+        &self,
+        volume: &Volume,
+        execution: &ExecutionId,
+    ) -> BTreeSet<String> {
+        let key = (volume.number(), execution.clone());
+        let names = self.book().acknowledged.get(&key).cloned();
+        names.unwrap_or_default()
+    }
+
+    /// How many pods of an execution have ended.
+    pub(super) fn ended(&self, id: &ExecutionId) -> usize {
+        let book = self.book();
+        let seen = book.checker.seen(id);
+        seen.map_or(0, |seen| seen.succeeded + seen.failed)
+    }
+
+    /// Job pods that exist.
+    pub(super) fn pod_count(&self) -> usize {
+        self.book().standing.len()
+    }
 }
 
 impl Book {
+    /// Nothing is expected of an execution any more that has left the history of every volume: a run may be as long as it likes.
+    fn forget(&mut self, execution: &ExecutionId) {
+        if self.acknowledged.keys().any(|(_, id)| id == execution) {
+            return;
+        }
+        self.facts.remove(execution);
+        self.asked_all.remove(execution);
+        self.journals.retain(|(id, _), _| id != execution);
+        self.sent.retain(|(id, _), _| id != execution);
+        self.creators
+            .retain(|pod, _| !pod.contains(execution.as_str()));
+    }
+
     fn append(&mut self, what: fmt::Arguments<'_>) {
         let at = self.observed.clock.monotonic().since(Monotonic::START);
         self.log.append(at, what);
@@ -594,7 +629,7 @@ impl Book {
         }
         let limits = &self.observed.config;
         for (uid, standing) in &self.standing {
-            if standing.is_given_up(&self.nodes, limits) {
+            if !standing.has_ended && standing.is_given_up(&self.nodes, limits) {
                 self.checker.excuse(uid);
             }
         }
@@ -614,7 +649,7 @@ impl Book {
         };
         self.checker.pod_removed(job_pod)?;
         self.standing.remove(job_pod.uid);
-        let is_asked = self.asked.contains(&**job_pod.uid) || self.asked_all.contains(&id);
+        let is_asked = self.asked.remove(&**job_pod.uid) || self.asked_all.contains(&id);
         if !is_asked && let Some(facts) = self.facts.get_mut(&id) {
             facts.removed_by_others(job_pod.node);
         }

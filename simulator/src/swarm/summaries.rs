@@ -62,6 +62,12 @@ impl Facts {
             .count()
     }
 
+    /// Nodes of which somebody else than a replica removed a pod.
+    pub(super) fn removed_count(&self) -> usize {
+        let nodes = self.nodes.values();
+        nodes.filter(|node| node.was_deleted).count()
+    }
+
     fn node(&mut self, name: &str) -> &mut NodeFacts {
         self.nodes.entry(name.into()).or_default()
     }
