@@ -1,8 +1,9 @@
 //! The callback API: `POST /report/{node}/{execution}/result|file|event`, with a token before the endpoint where the pod got one.
 //!
-//! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size 413, pace 408,
-//! content 400, name taken or older attempt 409, no space 507. A 200 means that the report is on disk, whole, and counted. Bodies of files are streamed; results and events
-//! are small and read whole. Answers are one line of text for the job's author. `GET /openapi.json` says all of this to programs.
+//! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size 413,
+//! pace 408, content 400, name taken or older attempt 409, no space 507. A 200 means that the report is on disk, whole, and
+//! counted. Bodies of files are streamed; results and events are small and read whole. Answers are one line of text for the job's
+//! author. `GET /openapi.json` says all of this to programs.
 
 mod authentication;
 mod bounds;
