@@ -121,8 +121,7 @@ impl Forward for SimForward {
         };
         tokio::select! {
             biased;
-            // It is never dropped before us.
-            _ = hosts.wait_for(is_lost) => Err(ForwardError::BrokeOff),
+            () = hosts.wait_for(is_lost) => Err(ForwardError::BrokeOff),
             answered = router.oneshot(request.map(Body::new)) => {
                 let response = answered.unwrap_or_else(|never| match never {});
                 Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::LocalObjectReference;
 
+use crate::core::leadership::Timing;
 use crate::core::schedule::Schedule;
 
 pub use crate::core::eligibility::UntoleratedTaints;
@@ -89,8 +90,8 @@ pub struct Config {
     pub save_pod_log: bool,
     /// A JSON object for extensions, handed to them as it is. Default: empty.
     pub custom: serde_json::Value,
-    /// Timing of the leader election.
-    pub leader_election: LeaderElection,
+    /// How the Lease is timed.
+    pub leader_election: Timing,
     /// What a tick does that finds an execution in progress. Default: Forbid.
     pub concurrency_policy: ConcurrencyPolicy,
     /// Whether ticks are dropped. Default: false.
@@ -246,17 +247,6 @@ pub struct Gauge {
     /// Its labels as configured, each once. `node` and `executionID` are there only if the user named them; the exported
     /// series has them once in any case.
     pub labels: Vec<String>,
-}
-
-/// Timing of the leader election. `lease_duration` > `renew_deadline` > 1.2 × `retry_period`, as in client-go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaderElection {
-    /// How long others wait for a renewal before they take over; whole seconds, at least one. Default: 15 s.
-    pub lease_duration: Duration,
-    /// How long the leader tries to renew before it stops leading; more than zero. Default: 10 s.
-    pub renew_deadline: Duration,
-    /// Time between two tries; more than zero. Default: 2 s.
-    pub retry_period: Duration,
 }
 
 /// The largest bodies that the callback API takes, in bytes, each at least 1.

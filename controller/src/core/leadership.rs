@@ -23,14 +23,15 @@ use super::time::{Monotonic, Now};
 /// A Lease of a longer duration than this and than our own was not written by a leader: it does not stop us for hours.
 const FOREIGN_LEASE_MAX: Duration = Duration::from_mins(10);
 
-/// How the Lease is timed: `leaderElection` of the configuration.
+/// How the Lease is timed: `leaderElection` of the configuration. `lease_duration` > `renew_deadline` > 1.2 × `retry_period`, as in
+/// client-go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// How long a lease counts after the change that was seen; whole seconds.
+    /// How long a lease counts after the change that was seen; whole seconds, at least one. Default: 15 s.
     pub lease_duration: Duration,
-    /// How long the holder acts after sending its last successful renewal; less than `lease_duration`.
+    /// How long the holder acts after sending its last successful renewal; more than zero. Default: 10 s.
     pub renew_deadline: Duration,
-    /// Time between two writes of the Lease; less than `renew_deadline`.
+    /// Time between two writes of the Lease; more than zero. Default: 2 s.
     pub retry_period: Duration,
 }
 

@@ -388,10 +388,7 @@ impl<F: Forward> HeldCallback<'_, F> {
         let mut standing = self.relayed.relay.replica.watch();
         let is_other =
             |found: &Standing| !matches!(found, Standing::Standby(Some(found)) if found == leader);
-        if standing.wait_for(is_other).await.is_err() {
-            // This replica has ended, and hears of no other.
-            std::future::pending::<()>().await;
-        }
+        standing.wait_for(is_other).await;
         if !self.body.can_repeat() {
             sleep(self.relayed.relay.hold).await;
         }

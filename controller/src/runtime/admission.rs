@@ -77,8 +77,7 @@ impl Admission {
 
     /// Returns once the execution in progress is known: before that a pair that is not here may be one all the same.
     pub async fn completed(&self) {
-        // The sender is here, so the wait ends well.
-        let _ = self.is_complete.subscribe().wait_for(|is| *is).await;
+        self.is_complete.subscribe().wait_for(|is| *is).await;
     }
 
     /// These executions are kept, and will be read.

@@ -33,7 +33,6 @@ use super::fence::Fence;
 use super::handle::ControllerHandle;
 use super::journal::{Journal, JournalWrites};
 use super::preparation::{NotPrepared, Prepared};
-use super::replica::timing;
 use super::state_record::StateHandle;
 use super::summary_writes::SummaryWrites;
 use super::{Ports, Settings, watches};
@@ -75,8 +74,8 @@ pub struct Controller<P: Ports> {
     /// When it was made.
     began: Timestamp,
     state: StateHandle<P>,
-    /// Of this leader; none before it has taken over.
-    epoch: Option<u64>,
+    /// Of this leader; 0 before it has taken over, when nothing is due.
+    epoch: u64,
     /// The executions on the volume, of those that were there when it took over.
     kept: BTreeSet<ExecutionId>,
     journal_writes: JournalWrites,
@@ -136,7 +135,7 @@ impl<P: Ports> Controller<P> {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(settings: Settings, ports: P, metrics: Arc<Metrics>) -> (Self, ControllerHandle) {
-        let timing = timing(&settings.config.leader_election);
+        let timing = settings.config.leader_election;
         let term = Term {
             writes: WriteBounds {
                 fence: Fence::open(),
@@ -192,7 +191,7 @@ impl<P: Ports> Controller<P> {
             settings: Arc::new(settings),
             api,
             events_sender: sender,
-            epoch: None,
+            epoch: 0,
             kept: BTreeSet::new(),
             journal_writes: JournalWrites::default(),
             held_deletions: Vec::new(),
@@ -299,7 +298,7 @@ impl<P: Ports> Controller<P> {
         }
         self.write_summaries(now);
         self.write_journal(now);
-        if self.schedule.stopped || self.epoch.is_none() {
+        if self.schedule.stopped {
             return;
         }
         if self
@@ -505,7 +504,7 @@ impl<P: Ports> Controller<P> {
             job_pod: Arc::new(job_pod),
             settings: Arc::clone(&self.settings),
             template: self.template(&template),
-            journal: Journal::new(reports, id, self.epoch.unwrap_or_default()),
+            journal: Journal::new(reports, id, self.epoch),
             node_watch,
             creations: BTreeMap::new(),
             logged_tenths: 0,

@@ -134,12 +134,11 @@ impl<T> Receiver<T> {
         self.until(|state| state.version != seen).await
     }
 
-    /// Returns once the value is such. Cancel safe.
-    ///
-    /// # Errors
-    /// Where the sender goes before.
-    pub async fn wait_for(&mut self, is_such: impl Fn(&T) -> bool) -> Result<(), Closed> {
-        self.until(|state| is_such(&state.value)).await
+    /// Returns once the value is such; never where the sender goes before. Cancel safe.
+    pub async fn wait_for(&mut self, is_such: impl Fn(&T) -> bool) {
+        if self.until(|state| is_such(&state.value)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn until(&mut self, is_reached: impl Fn(&State<T>) -> bool) -> Result<(), Closed> {
@@ -199,6 +198,8 @@ impl<T: Debug> Debug for Receiver<T> {
 mod tests {
     use std::sync::Mutex;
 
+    use futures::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -209,7 +210,7 @@ mod tests {
         for number in 0..20 {
             let (mut receiver, woken) = (receiver.clone(), Arc::clone(&woken));
             waiting.spawn(async move {
-                receiver.wait_for(|value| *value == 2).await.unwrap();
+                receiver.wait_for(|value| *value == 2).await;
                 woken.lock().unwrap().push(number);
             });
         }
@@ -231,7 +232,11 @@ mod tests {
         assert_eq!(receiver.changed().await, Ok(()));
         assert_eq!(receiver.changed().await, Err(Closed));
         assert!(receiver.is_over());
-        assert_eq!(receiver.wait_for(|value| *value == "c").await, Ok(()));
-        assert_eq!(receiver.wait_for(|value| *value == "d").await, Err(Closed));
+        let mut is_ever = |wanted| {
+            receiver
+                .wait_for(move |value| *value == wanted)
+                .now_or_never()
+        };
+        assert_eq!((is_ever("c"), is_ever("d")), (Some(()), None));
     }
 }

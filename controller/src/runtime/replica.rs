@@ -16,7 +16,6 @@ use super::fence::Fence;
 use super::handle::ControllerHandle;
 use super::ordered_watch as watch;
 use super::{Ports, Settings};
-use crate::config::LeaderElection;
 use crate::core::leadership::{Identity, Timing};
 use crate::core::lease::{LeaseRecord, ReplicaAddress};
 use crate::metrics::Metrics;
@@ -109,10 +108,7 @@ impl ReplicaHandle {
     /// Returns once the replica leads, or does not. Cancel safe.
     pub async fn until_leading(&self, leads: bool) {
         let is_so = |standing: &Standing| matches!(standing, Standing::Leading(_)) == leads;
-        if self.standing.clone().wait_for(is_so).await.is_err() {
-            // It has ended, and stays what it is.
-            std::future::pending::<()>().await;
-        }
+        self.standing.clone().wait_for(is_so).await;
     }
 
     /// Lets the replica hand over: no further execution or pod begins, creates in flight are settled, the Lease is released.
@@ -128,10 +124,7 @@ impl ReplicaHandle {
 
     /// Returns once it has handed over. Cancel safe.
     pub async fn handed_over(&self) {
-        if (self.handed_over.clone().wait_for(|is_done| *is_done).await).is_err() {
-            // It has ended without, or there is nothing to hand over.
-            std::future::pending::<()>().await;
-        }
+        self.handed_over.clone().wait_for(|is_done| *is_done).await;
     }
 }
 
@@ -219,7 +212,7 @@ impl<P: Ports> Replica<P> {
     }
 
     fn timing(&self) -> Timing {
-        timing(&self.settings.config.leader_election)
+        self.settings.config.leader_election
     }
 
     /// Until the Lease is given up for good.
@@ -235,7 +228,7 @@ impl<P: Ports> Replica<P> {
         loop {
             let change = tokio::select! {
                 biased;
-                () = stopped(&mut stop) => break,
+                () = stop.wait_for(|is_told| *is_told) => break,
                 change = election.next() => change,
             };
             match change {
@@ -304,7 +297,7 @@ impl<P: Ports> Replica<P> {
         };
         let clock = self.ports.clock();
         let handed_over = async {
-            stopped(&mut stop).await;
+            stop.wait_for(|is_told| *is_told).await;
             handle.stop_schedule().await;
             tokio::select! {
                 biased;
@@ -341,22 +334,5 @@ impl<P: Ports> Replica<P> {
             info!(leader = leader.identity, "standing by");
         }
         self.standing.set(Standing::Standby(others));
-    }
-}
-
-/// How the Lease is timed.
-pub(super) fn timing(election: &LeaderElection) -> Timing {
-    Timing {
-        lease_duration: election.lease_duration,
-        renew_deadline: election.renew_deadline,
-        retry_period: election.retry_period,
-    }
-}
-
-/// Returns once the process is told to stop. Cancel safe.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|is_told| *is_told).await.is_err() {
-        // Every handle is gone: nobody can tell it any more.
-        std::future::pending::<()>().await;
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::LeaderElection;
 use super::super::raw::{Findings, Section};
 use super::super::values;
 use super::POSITIVE_DURATION;
+use crate::core::leadership::Timing;
 
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub(super) fn read_resource_lock(root: &mut Section<'_>, findings: &Findings) {
     }
 }
 
-pub(super) fn read_timing(root: &mut Section<'_>, findings: &Findings) -> LeaderElection {
+pub(super) fn read_timing(root: &mut Section<'_>, findings: &Findings) -> Timing {
     let mut section = root.section("leaderElection");
     let whole_seconds = "a duration of whole seconds, at least 1s";
     let lease_duration = section
@@ -49,32 +49,32 @@ pub(super) fn read_timing(root: &mut Section<'_>, findings: &Findings) -> Leader
             .optional(name, POSITIVE_DURATION, values::positive_duration)
             .unwrap_or(default)
     };
-    let election = LeaderElection {
+    let timing = Timing {
         lease_duration,
         renew_deadline: read("renewDeadline", RENEW_DEADLINE),
         retry_period: read("retryPeriod", RETRY_PERIOD),
     };
-    check_order(&election, findings);
-    election
+    check_order(timing, findings);
+    timing
 }
 
 /// The leader must have given up before others take over, and have had time for more than one try.
-fn check_order(election: &LeaderElection, findings: &Findings) {
+fn check_order(timing: Timing, findings: &Findings) {
     let lease = "leaderElection.leaseDuration";
     let renew = "leaderElection.renewDeadline";
     let retry = "leaderElection.retryPeriod";
-    let latest = election.lease_duration.saturating_sub(WRITE_TIME_MIN);
-    if latest < election.renew_deadline && !findings.any_wrong(&[lease, renew]) {
+    let latest = timing.lease_duration.saturating_sub(WRITE_TIME_MIN);
+    if latest < timing.renew_deadline && !findings.any_wrong(&[lease, renew]) {
         let wanted = format!(
             "at least 1s less than leaseDuration, which is {:?}",
-            election.lease_duration
+            timing.lease_duration
         );
-        findings.error(renew, format!("{:?}", election.renew_deadline), wanted);
+        findings.error(renew, format!("{:?}", timing.renew_deadline), wanted);
     }
-    let longest_wait = election.retry_period.mul_f64(RETRY_JITTER);
-    if election.renew_deadline <= longest_wait && !findings.any_wrong(&[renew, retry]) {
-        let limit = election.renew_deadline.div_f64(RETRY_JITTER);
+    let longest_wait = timing.retry_period.mul_f64(RETRY_JITTER);
+    if timing.renew_deadline <= longest_wait && !findings.any_wrong(&[renew, retry]) {
+        let limit = timing.renew_deadline.div_f64(RETRY_JITTER);
         let wanted = format!("less than renewDeadline / {RETRY_JITTER}, which is {limit:?}");
-        findings.error(retry, format!("{:?}", election.retry_period), wanted);
+        findings.error(retry, format!("{:?}", timing.retry_period), wanted);
     }
 }

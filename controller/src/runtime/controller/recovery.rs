@@ -41,7 +41,7 @@ impl<P: Ports> Controller<P> {
 
     pub(super) fn recovered(&mut self, now: Now, recovered: Recovered) {
         let record = recovered.record;
-        self.epoch = Some(record.epoch);
+        self.epoch = record.epoch;
         self.preparing = false;
         self.kept = recovered.kept.iter().cloned().collect();
         if self.schedule.stopped {

@@ -165,7 +165,7 @@ impl<P: Ports> Controller<P> {
         let preparation = Preparation {
             api: self.api.clone(),
             state: self.state.clone(),
-            epoch: self.epoch.unwrap_or_default(),
+            epoch: self.epoch,
             settings: Arc::clone(&self.settings),
             metrics: Arc::clone(&self.metrics),
             admission: Arc::clone(&self.admission),
