@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -14,7 +14,7 @@ const DEFAULT_FILTER: &str = "info";
 /// # Errors
 /// A filter that cannot be read, or a second call.
 pub fn init(filter: Option<&str>) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter.unwrap_or(DEFAULT_FILTER)).map_err(|error| {
+    let filter: Targets = filter.unwrap_or(DEFAULT_FILTER).parse().map_err(|error| {
         anyhow::anyhow!(
             "environment variable RUST_LOG: {error}; want for example info,controller=debug"
         )
@@ -34,4 +34,19 @@ pub fn init(filter: Option<&str>) -> anyhow::Result<()> {
         registry.with(json).try_init()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_filter_is_refused_with_the_variable_s_name() {
+        let refused = init(Some("info,controller=loud")).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("environment variable RUST_LOG: "),
+            "{refused}"
+        );
+        assert!(refused.contains("want for example info,controller=debug"));
+    }
 }
