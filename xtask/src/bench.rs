@@ -5,7 +5,11 @@
 //! succeeds was measured at. A missed target is reported, not an error; only results that must not differ are.
 
 mod apiserver;
+mod callbacks;
+mod callee;
+mod load;
 mod makespan;
+mod scrape;
 mod simulate;
 mod upload;
 
@@ -22,7 +26,7 @@ use crate::interrupt::Interrupt;
 /// Measure makespan, CPU, memory and speed, each beside its ceiling or anchor
 ///
 /// Measures the release controller on simulated clusters and prints a table; a missed target is marked, not an error.
-/// Takes about two minutes. For figures worth comparing let nothing else run.
+/// Takes about ten minutes. For figures worth comparing let nothing else run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Measure only this
@@ -46,27 +50,50 @@ enum Name {
     Makespan1000,
     /// 5,000 nodes, 24 hourly executions in one process under virtual time
     Simulate,
-    /// A report of 1 GiB: memory and speed
+    /// Results to the callback API as fast as they are taken: rate, CPU, slowest answers; accepted ones survive a kill
+    #[value(name = "results-none")]
+    ResultsNone,
+    /// The same, where accepted ones survive a power cut
+    #[value(name = "results-fsync")]
+    ResultsFsync,
+    /// A million results: memory; takes minutes
+    Million,
+    /// A scrape of 750,000 series: time, size, memory, and what callbacks notice of it
+    Scrape,
+    /// Reports of 1 GiB: memory and speed
     Upload,
     /// The simulated API server: writes, lists, watches, memory, start
     Apiserver,
 }
 
 impl Name {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 9] = [
         Self::Makespan200,
         Self::Makespan1000,
         Self::Simulate,
+        Self::ResultsNone,
+        Self::ResultsFsync,
+        Self::Million,
+        Self::Scrape,
         Self::Upload,
         Self::Apiserver,
     ];
 
-    fn measure(self, binaries: &Binaries, interrupt: &Interrupt) -> Result<Vec<Row>> {
+    fn measure(
+        self,
+        binaries: &Binaries,
+        ceiling: impl Fn() -> Result<PathBuf>,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Row>> {
         match self {
             Self::Makespan200 => makespan::measure(&makespan::AT_200_NODES, binaries, interrupt),
             Self::Makespan1000 => makespan::measure(&makespan::AT_1000_NODES, binaries, interrupt),
             Self::Simulate => simulate::measure(binaries, interrupt),
-            Self::Upload => upload::measure(binaries, interrupt),
+            Self::ResultsNone => callbacks::measure("none", binaries, &ceiling()?, interrupt),
+            Self::ResultsFsync => callbacks::measure("fsync", binaries, &ceiling()?, interrupt),
+            Self::Million => callbacks::measure_memory(binaries, interrupt),
+            Self::Scrape => scrape::measure(binaries, interrupt),
+            Self::Upload => upload::measure(binaries, &ceiling()?, interrupt),
             Self::Apiserver => apiserver::measure(binaries, interrupt),
         }
     }
@@ -114,9 +141,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let names = arguments
         .only
         .map_or_else(|| Name::ALL.to_vec(), |name| vec![name]);
+    let ceiling = || (arguments.binaries).example(callee::CEILING, Profile::Dist, &interrupt);
     let mut rows = Vec::new();
     for name in names {
-        rows.extend(name.measure(&binaries, &interrupt)?);
+        rows.extend(name.measure(&binaries, ceiling, &interrupt)?);
     }
     println!("{}", table(&rows));
     let missed = rows
@@ -183,6 +211,11 @@ fn figure(value: f64) -> String {
     }
 }
 
+fn middle(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
 /// Bytes in MB, as `ps` and dashboards say it.
 #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
 fn megabytes(bytes: u64) -> f64 {
@@ -200,6 +233,11 @@ mod tests {
             figures,
             ["0.000", "1.028", "22.5", "1,000", "1,234,567", "-12,345"]
         );
+    }
+
+    #[test]
+    fn the_middle_figure_counts() {
+        assert!((middle(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
     }
 
     #[test]

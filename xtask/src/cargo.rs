@@ -92,6 +92,37 @@ impl BinaryOptions {
             None => Binaries::build(profile, interrupt),
         }
     }
+
+    /// An example of the controller's package, built as the binaries are: from the same folder where one is given.
+    ///
+    /// # Errors
+    /// If it does not build or is not there, or when interrupted.
+    pub(crate) fn example(
+        &self,
+        name: &str,
+        profile: Profile,
+        interrupt: &Interrupt,
+    ) -> Result<PathBuf> {
+        if let Some(folder) = &self.binaries {
+            return found(folder, name);
+        }
+        let profile = if self.dev { Profile::Dev } else { profile };
+        let arguments = [
+            "build",
+            profile.argument(),
+            "--package=controller",
+            "--example",
+            name,
+        ];
+        let messages = build_messages(&arguments, &[], interrupt)?;
+        executable(&messages, name)
+    }
+}
+
+fn found(folder: &Path, name: &str) -> Result<PathBuf> {
+    let file = folder.join(name);
+    (file.is_file().then_some(file))
+        .with_context(|| format!("there is no {name} in {}", folder.display()))
 }
 
 /// How the binaries are built.
@@ -124,15 +155,9 @@ pub(crate) struct Binaries {
 
 impl Binaries {
     fn within(folder: &Path) -> Result<Self> {
-        let find = |name: &str| {
-            let file = folder.join(name);
-            file.is_file()
-                .then_some(file)
-                .with_context(|| format!("there is no {name} in {}", folder.display()))
-        };
         Ok(Self {
-            controller: find(CONTROLLER)?,
-            simulator: find(SIMULATOR)?,
+            controller: found(folder, CONTROLLER)?,
+            simulator: found(folder, SIMULATOR)?,
         })
     }
 

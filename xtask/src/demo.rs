@@ -82,6 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         seed: arguments.seed,
         run_on_startup: true,
         dev_mode: false,
+        runs_pods: true,
         config: Vec::new(),
     };
     let binaries = arguments.binaries.binaries(Profile::Release, &interrupt)?;
@@ -348,6 +349,7 @@ mod tests {
             seed: 1,
             run_on_startup: true,
             dev_mode: false,
+            runs_pods: true,
             config: Vec::new(),
         }
     }

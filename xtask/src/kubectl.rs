@@ -56,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         seed: 1,
         run_on_startup: true,
         dev_mode: false,
+        runs_pods: true,
         config: Vec::new(),
     };
     let binaries = arguments.binaries.binaries(Profile::Release, &interrupt)?;

@@ -96,6 +96,8 @@ pub(crate) struct Setup {
     pub run_on_startup: bool,
     /// Whether the controller takes reports of any node and execution.
     pub dev_mode: bool,
+    /// Whether anything runs on the nodes: otherwise pods stay as they are created.
+    pub runs_pods: bool,
     /// Keys of the sample configuration with other values than there.
     pub config: Vec<(&'static str, &'static str)>,
 }
@@ -267,6 +269,11 @@ impl Stack {
         )?)?)
     }
 
+    /// Stops both processes and leaves their folder.
+    pub(crate) fn end(self) -> TempDir {
+        self.directory
+    }
+
     pub(crate) fn ports(&self) -> Ports {
         self.ports
     }
@@ -335,6 +342,10 @@ fn start_simulator(
         .args(["--failure-share", &setup.failure_share.to_string()])
         .arg("--kubeconfig")
         .arg(directory.join(KUBECONFIG));
+    if !setup.runs_pods {
+        // Nobody renews the leases of nodes either.
+        command.args(["--no-fleet", "--controllers", "off"]);
+    }
     Process::start_logged("simulator", command, directory)
 }
 
@@ -431,6 +442,7 @@ mod tests {
             seed: 1,
             run_on_startup: true,
             dev_mode: false,
+            runs_pods: true,
             config: Vec::new(),
         };
         assert!((setup.ideal_makespan_seconds() - 22.0).abs() < 1e-9);

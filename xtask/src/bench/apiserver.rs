@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Row, Target, megabytes};
+use super::{Row, Target, megabytes, middle};
 use crate::cargo::Binaries;
 use crate::http::{self, Connection};
 use crate::interrupt::Interrupt;
@@ -170,11 +170,6 @@ impl Figures {
 #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
 fn rate(count: usize, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
-}
-
-fn middle(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// A simulated API server alone.
@@ -352,10 +347,5 @@ mod tests {
         count_events(&mut line.as_slice()).unwrap();
         let broken = &line[..line.len() - 10];
         assert!(count_events(&mut &broken[..]).is_err());
-    }
-
-    #[test]
-    fn the_middle_figure_counts() {
-        assert!((middle(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
     }
 }

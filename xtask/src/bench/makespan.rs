@@ -69,6 +69,7 @@ pub(super) fn measure(
         seed: 1,
         run_on_startup: true,
         dev_mode: false,
+        runs_pods: true,
         // What costs is the execution itself: the Go controller was measured without these.
         config: vec![
             ("savePodLog", "false"),

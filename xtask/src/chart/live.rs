@@ -41,6 +41,7 @@ pub(super) fn check(binaries: &Binaries, helm: &Helm, interrupt: &Interrupt) -> 
         seed: 1,
         run_on_startup: true,
         dev_mode: false,
+        runs_pods: true,
         config: Vec::new(),
     };
     let mut recorder = None;
