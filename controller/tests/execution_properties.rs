@@ -862,3 +862,31 @@ fn a_pod_and_its_node_that_go_together_are_lost_in_whichever_order_that_is_told(
         );
     }
 }
+
+#[test]
+fn a_pod_is_read_before_it_counts_as_past_a_deadline_since_its_watch_may_be_silent() {
+    let start_deadline_ms = 600_000;
+    for (phase, is_late) in [(PodPhase::Pending, true), (PodPhase::Running, false)] {
+        let mut world = World::new(1, 1, 0);
+        world.act(Action::AnswerWell(0));
+        // Nobody is shown it.
+        world.change(0, |pod| pod.phase = phase);
+        world.unseen.clear();
+        world.act(Action::PassTime(start_deadline_ms));
+        world.act(Action::AnswerWell(0));
+        let is_deleted = matches!(world.pending[..], [Effect::DeletePod { .. }]);
+        assert_eq!(is_deleted, is_late, "{phase:?}: {:?}", world.pending);
+    }
+}
+
+#[test]
+fn a_pod_that_was_gone_before_its_deadline_was_deleted() {
+    let mut world = World::new(1, 1, 0);
+    world.act(Action::AnswerWell(0));
+    let pod = world.open_pod(0).unwrap();
+    world.remove(&pod);
+    world.unseen.clear();
+    world.act(Action::PassTime(600_000));
+    world.act(Action::AnswerWell(0));
+    assert_eq!(world.execution.nodes()[0].reason(), Some(Reason::Deleted));
+}

@@ -195,7 +195,7 @@ fn a_deadline_counts_from_what_this_leader_has_seen_whatever_the_clock_of_the_la
     assert!(effects.is_empty(), "{effects:?}");
     let effects = execution.handle(now(100 + 601), Event::Woken);
     assert!(
-        matches!(effects[..], [Effect::DeletePod { .. }]),
+        matches!(effects[..], [Effect::ReadPod { .. }]),
         "{effects:?}"
     );
 }

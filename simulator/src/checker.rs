@@ -4,12 +4,14 @@
 //! Incremental: an event costs the same whatever the cluster's size. Each `invariant_…` is a sentence that holds after every
 //! event; the first that does not ends the run. Deliberately not here: how events get here (`world`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use controller::core::ids::ExecutionId;
 use controller::core::views::PodPhase;
+
+use crate::state::Stored;
 
 /// What does not hold: a sentence with the figures.
 pub type Violation = String;
@@ -29,6 +31,20 @@ pub struct JobPod<'a> {
     pub phase: PodPhase,
     /// Whether its create was given up, and it came into being all the same: the pool's bound cannot count it.
     pub is_late: bool,
+}
+
+impl<'a> JobPod<'a> {
+    /// The pod as it is stored, with that execution label.
+    pub(crate) fn of(pod: &'a Stored, execution: &'a str, is_late: bool) -> Self {
+        Self {
+            uid: &pod.metadata.uid,
+            name: &pod.metadata.name,
+            node: pod.text("/spec/nodeName"),
+            execution,
+            phase: PodPhase::parse(Some(pod.text("/status/phase"))),
+            is_late,
+        }
+    }
 }
 
 /// Executions that are remembered: a late pod of an older one is late anyway.
@@ -66,6 +82,8 @@ pub struct Checker {
     pool: NonZeroU32,
     pods: BTreeMap<Arc<str>, Known>,
     executions: BTreeMap<ExecutionId, Seen>,
+    /// In the order of their first pods: ids are times of clocks that may be wrong.
+    begun: VecDeque<ExecutionId>,
     running: usize,
     peaks: Peaks,
 }
@@ -93,7 +111,7 @@ fn rank(phase: PodPhase) -> u8 {
 }
 
 /// The attempt that a pod's name tells: `<name>-job-<node>-<execution>`, then `-<attempt>` from the second on.
-fn attempt_of(pod: &JobPod<'_>) -> u32 {
+pub(crate) fn attempt_of(pod: &JobPod<'_>) -> u32 {
     let after = pod
         .name
         .rsplit_once(pod.execution)
@@ -111,6 +129,7 @@ impl Checker {
             pool,
             pods: BTreeMap::new(),
             executions: BTreeMap::new(),
+            begun: VecDeque::new(),
             running: 0,
             peaks: Peaks::default(),
         }
@@ -120,6 +139,11 @@ impl Checker {
     #[must_use]
     pub fn peaks(&self) -> Peaks {
         self.peaks
+    }
+
+    /// From now on the pool has this size: pods that have not ended keep their slots.
+    pub fn set_pool(&mut self, pool: NonZeroU32) {
+        self.pool = pool;
     }
 
     /// What was seen of an execution.
@@ -196,6 +220,9 @@ impl Checker {
         };
         if !pod.is_late {
             self.invariant_one_execution_is_in_progress(pod, &execution)?;
+            if !self.begun.contains(&execution) {
+                self.begun.push_back(execution.clone());
+            }
         }
         let seen = self.executions.entry(execution.clone()).or_default();
         let attempt = attempt_of(pod);
@@ -219,8 +246,9 @@ impl Checker {
         if has_ended(pod.phase) {
             self.ended(&execution, pod.phase, pod.is_late);
         }
-        while self.executions.len() > REMEMBERED {
-            self.executions.pop_first();
+        while self.begun.len() > REMEMBERED {
+            let oldest = self.begun.pop_front();
+            oldest.and_then(|oldest| self.executions.remove(&oldest));
         }
         self.invariant_running_pods_fit_the_pool(pod)
     }
@@ -253,17 +281,17 @@ impl Checker {
         pod: &JobPod<'_>,
         id: &ExecutionId,
     ) -> Result<(), Violation> {
-        let Some((newest, seen)) = self.executions.last_key_value() else {
+        let Some(newest) = self.begun.back().filter(|newest| *newest != id) else {
             return Ok(());
         };
-        if id < newest {
+        if self.begun.contains(id) {
             return Err(format!(
                 "pod {} is created for {id} when {newest} has begun",
                 pod.name
             ));
         }
-        if id > newest && seen.holding > 0 {
-            let running = seen.holding;
+        let running = self.executions.get(newest).map_or(0, |seen| seen.holding);
+        if running > 0 {
             return Err(format!(
                 "pod {} is created when {running} pods of {newest} have not ended",
                 pod.name

@@ -18,6 +18,8 @@ pub struct SimClock {
     origin: Instant,
     start: Timestamp,
     offset_ms: Arc<AtomicI64>,
+    /// How much faster than time its monotonic face goes, in parts per million. Something disciplines the wall clock.
+    fast_ppm: i32,
 }
 
 impl SimClock {
@@ -28,6 +30,7 @@ impl SimClock {
             origin: Instant::now(),
             start,
             offset_ms: Arc::default(),
+            fast_ppm: 0,
         }
     }
 
@@ -56,7 +59,28 @@ impl SimClock {
             origin: self.origin,
             start: self.start,
             offset_ms: Arc::new(AtomicI64::new(self.offset_ms.load(Ordering::Relaxed))),
+            fast_ppm: self.fast_ppm,
         }
+    }
+
+    /// The same clock, whose monotonic face goes faster by so many parts per million; slower where they are negative.
+    #[must_use]
+    pub fn at_rate(mut self, fast_ppm: i32) -> Self {
+        self.fast_ppm = fast_ppm;
+        self
+    }
+
+    /// What the monotonic face will say after that time.
+    #[must_use]
+    pub fn monotonic_in(&self, ahead: Duration) -> Monotonic {
+        let rate = 1.0 + f64::from(self.fast_ppm) * 1e-6;
+        let elapsed = self.origin.elapsed() + ahead;
+        let read = if self.fast_ppm == 0 {
+            elapsed
+        } else {
+            elapsed.mul_f64(rate)
+        };
+        Monotonic::START.after(read)
     }
 }
 
@@ -71,15 +95,22 @@ impl Clock for SimClock {
     }
 
     fn monotonic(&self) -> Monotonic {
-        Monotonic::START.after(self.origin.elapsed())
+        self.monotonic_in(Duration::ZERO)
     }
 
     fn sleep_until(&self, deadline: Monotonic) -> impl Future<Output = ()> + Send {
         // Beyond what an instant can hold is "never" for every purpose: a year on, the caller looks again.
         let far = Duration::from_hours(365 * 24);
+        let since = deadline.since(Monotonic::START);
+        let since = if self.fast_ppm == 0 || since > far {
+            since
+        } else {
+            // Never before it reads the deadline: timers are no finer than a millisecond.
+            since.div_f64(1.0 + f64::from(self.fast_ppm) * 1e-6) + Duration::from_millis(1)
+        };
         let instant = self
             .origin
-            .checked_add(deadline.since(Monotonic::START))
+            .checked_add(since)
             .unwrap_or_else(|| Instant::now() + far);
         tokio::time::sleep_until(instant)
     }
@@ -114,6 +145,23 @@ mod tests {
         assert_eq!(clone.wall(), at("2026-01-01T00:00:00Z"));
         assert_eq!(apart.wall(), at("2026-01-01T01:00:00Z"));
         assert_eq!(clone.monotonic(), Monotonic::START);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_goes_wrong_reaches_its_deadline_early_or_late_and_never_before_it_reads_it()
+     {
+        for (fast_ppm, real_ms) in [(10_000, 9_901..9_903), (-10_000, 10_101..10_104)] {
+            let clock = SimClock::starting_at(at("2026-01-01T00:00:00Z")).at_rate(fast_ppm);
+            let deadline = Monotonic::START.after(Duration::from_secs(10));
+            let begun = Instant::now();
+            clock.sleep_until(deadline).await;
+            assert!(clock.monotonic() >= deadline);
+            assert!(
+                real_ms.contains(&begun.elapsed().as_millis()),
+                "{:?}",
+                begun.elapsed()
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

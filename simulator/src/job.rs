@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use controller::core::ids::ExecutionId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -111,6 +112,21 @@ pub struct Post {
     pub file_name: Option<&'static str>,
     /// The body.
     pub body: Bytes,
+}
+
+impl Post {
+    /// The execution that it is of, and the name under which it is stored; none for an event.
+    pub(crate) fn stored_name(&self) -> Option<(ExecutionId, String)> {
+        let (_, path) = self.url.split_once("/report/")?;
+        let mut segments = path.split('/');
+        let (node, id) = (segments.next()?, ExecutionId::parse(segments.next()?)?);
+        let name = match self.kind {
+            PostKind::Result => format!("{node}.json"),
+            PostKind::File => format!("{node}-{FILE_NAME}"),
+            PostKind::Event => return None,
+        };
+        Some((id, name))
+    }
 }
 
 /// The name under which a fake pod uploads its file.

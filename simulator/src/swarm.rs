@@ -46,6 +46,7 @@ use crate::callback::Persistence;
 use crate::checker::{Peaks, Violation};
 use crate::clock::SimClock;
 use crate::cluster::SimCluster;
+use crate::controllers::{self, PodGc, Rule};
 use crate::event_log::EventLog;
 use crate::faults::{Count, Faults, Kind};
 use crate::faulty_cluster::{FaultyCluster, LatePods};
@@ -134,7 +135,7 @@ fn run_over(
 ) -> Result<SwarmOutcome, Failure> {
     let log = echo.map_or_else(EventLog::default, EventLog::echoing);
     in_virtual_time(async {
-        let swarm = Swarm::new(options.clone(), options.scenario(), log, replicas);
+        let swarm = Swarm::new(options.clone(), options.scenario(0), log, replicas);
         let record = swarm.site.record.clone();
         swarm.run().await.map_err(|violation| Failure {
             violation,
@@ -192,7 +193,7 @@ impl Swarm {
             api: api.clone(),
             clock: clock.clone(),
             config: scenario.config.clone(),
-            pool: options.pool,
+            options: options.clone(),
             volume: volume.clone(),
             late_pods,
             disturbances: disturbances.clone(),
@@ -228,14 +229,21 @@ impl Swarm {
             volume,
         });
         site.skew_clocks();
+        site.note_rates();
         let mut running = JoinSet::new();
         // The record first: of what happens at one moment it hears before anybody acts on it.
         running.spawn(record.follow(api.clone()));
         running.spawn(expire_events(api.clone()));
+        if site.options.timeline.enables(Disturbance::PodGc) {
+            let above = site.options.pod_gc_above as usize;
+            let rules: Vec<Box<dyn Rule>> = vec![Box::new(PodGc::keeping(above))];
+            running.spawn(controllers::run(api.clone(), rules));
+        }
         running.spawn(Fleet::new(api, Service(Arc::clone(&site)), fleet_options).run());
         for slot in 0..site.place_count() {
             running.spawn(Arc::clone(&site).run_place(slot));
         }
+        tokio::spawn(Arc::clone(&site).change_clocks(begin));
         let disturbing = Arc::clone(&site).disturb(begin, due);
         running.spawn(async move {
             disturbing.await;

@@ -29,7 +29,7 @@ pub use self::record::Answers;
 use self::record::{Observed, Record, Recorded};
 pub use self::scenario::Scenario;
 use self::scenario::{FAULTY_TIME, POD_IP};
-pub(crate) use self::scenario::{HEALING_TIME, NAMESPACE, between};
+pub(crate) use self::scenario::{HEALING_TIME, NAMESPACE, POD_TEMPLATE_KEY, between};
 use crate::apiserver::{ApiServer, expire_events};
 use crate::callback::{InProcess, Persistence};
 use crate::checker::{Peaks, Violation};

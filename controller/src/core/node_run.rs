@@ -49,6 +49,8 @@ pub struct NodeRun {
     /// began again meanwhile.
     pub(super) is_doubtful: bool,
     pub(super) started: Option<Now>,
+    /// When the pod is to run at the latest.
+    pub(super) start_by: Option<Monotonic>,
     pub(super) running_since: Option<Monotonic>,
     /// What keeps the pod from running.
     pub(super) trouble: Option<Trouble>,
@@ -108,6 +110,7 @@ impl NodeRun {
             newest_uid: None,
             is_doubtful: false,
             started: None,
+            start_by: None,
             running_since: None,
             trouble: None,
             overdue: None,
@@ -135,6 +138,7 @@ impl NodeRun {
         self.newest_uid = None;
         self.is_doubtful = false;
         self.started = None;
+        self.start_by = None;
         self.running_since = None;
         self.trouble = None;
         self.overdue = None;

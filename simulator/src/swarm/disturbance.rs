@@ -37,6 +37,16 @@ pub(super) enum Sign {
     DiskFull,
     DiskBroken,
     DiskStalled,
+    /// An execution was claimed.
+    Claim,
+    /// The ConfigMap was read by a replica.
+    ConfigMap,
+    /// A replica said that it refuses the ConfigMap.
+    ConfigMapRefused,
+    /// The state record says that a trigger was handled.
+    Trigger,
+    /// The state record says that a cancellation was handled.
+    Cancel,
 }
 
 macro_rules! kinds {
@@ -75,29 +85,43 @@ kinds! {
     Crash, "crash", 19, Call;
     /// A process is killed as one of its next calls begins, or has been answered.
     CrashAtCall, "crash-at-call", 19, Call;
+    /// A process is killed at any of the next polls of its main task.
+    CrashAtPoll, "crash-at-poll", 19, Call;
     /// Whoever takes over next is killed at one of its first calls as leader.
     CrashInRecovery, "crash-in-recovery", 20, TakeOver;
     /// A process is told to end, hands over, and is started again.
     Terminate, "terminate", 21, Call;
     /// A process stands still, often for longer than its lease.
     Pause, "pause", 22, Call;
+    /// A process stands still as one of its next calls has been answered: it wakes in the middle of what it does.
+    PauseAtCall, "pause-at-call", 22, Call;
     /// A process cannot connect to the API server.
     ApiRefused, "api-refused", 25, Cut;
     /// What a process sends to the API server is lost.
     ApiSilent, "api-silent", 25, Cut;
     /// What a process sends to the API server is carried out; it is not told.
     ApiAnswersLost, "api-answers-lost", 26, Cut;
+    /// A process reaches everything but its Lease.
+    LeaseRefused, "lease-refused", 25, Cut;
     /// Somebody deletes the Lease.
     LeaseDeleted, "lease-deleted", 27, Lease;
     /// Somebody writes another holder into the Lease, or a time of renewal that is far away.
     LeaseOverwritten, "lease-overwritten", 27, Lease;
+    /// The monotonic clocks of the replicas do not go equally fast.
+    ClockRate, "clock-rate", 26, Call;
     /// Every process is killed, and stays away for longer than the lease.
     NoLeader, "no-leader", 29, TakeOver;
     /// A wall clock steps by up to an hour, either way.
     ClockStep, "clock-step", 30, Call;
+    /// The clocks are put forward or back while the run lasts, where the time zone does that.
+    ClockChange, "clock-change", 30, Claim;
     /// The wall clocks of the replicas do not agree.
     ClockSkew, "clock-skew", 31, Call;
-    /// A node is NotReady for a while.
+    /// Somebody asks for an execution with the annotation.
+    Trigger, "trigger", 32, Trigger;
+    /// Somebody cancels the execution in progress with the annotation.
+    Cancel, "cancel", 32, Cancel;
+    /// A node is NotReady, for a while or for good.
     NodeNotReady, "node-not-ready", 33, Nodes;
     /// A node is deleted.
     NodeDeleted, "node-deleted", 33, Nodes;
@@ -107,7 +131,7 @@ kinds! {
     NodeRecreated, "node-recreated", 33, Nodes;
     /// A node joins.
     NodeJoined, "node-joined", 34, Nodes;
-    /// A node is cordoned for a while.
+    /// A node is cordoned, for a while or for good.
     NodeCordoned, "node-cordoned", 34, Nodes;
     /// Some pods never start: no image, a refusal by the kubelet.
     PodNeverStarts, "pod-never-starts", 35, Pods;
@@ -117,6 +141,8 @@ kinds! {
     PodHangs, "pod-hangs", 35, Pods;
     /// Somebody deletes a pod, ended or not.
     PodDeleted, "pod-deleted", 36, Pods;
+    /// Ended pods are collected, above a small number.
+    PodGc, "pod-gc", 36, Pods;
     /// The answer to a post is lost on its way.
     PostAnswerLost, "post-answer-lost", 39, Repetition;
     /// The volume is full for a while.
@@ -131,6 +157,10 @@ kinds! {
     PodsCutOff, "pods-cut-off", 44, Repetition;
     /// The replicas do not reach each other.
     PeersCutOff, "peers-cut-off", 44, Peers;
+    /// Configuration and template are changed: another pool size, another image.
+    ConfigChanged, "config-changed", 45, ConfigMap;
+    /// The ConfigMap is broken for a while, or deleted.
+    ConfigBroken, "config-broken", 45, ConfigMapRefused;
 }
 
 impl Disturbance {
@@ -138,7 +168,13 @@ impl Disturbance {
     fn is_lasting(self) -> bool {
         matches!(
             self,
-            Self::ClockSkew | Self::PodNeverStarts | Self::PodEvicted | Self::PodHangs
+            Self::ClockChange
+                | Self::ClockRate
+                | Self::ClockSkew
+                | Self::PodGc
+                | Self::PodNeverStarts
+                | Self::PodEvicted
+                | Self::PodHangs
         )
     }
 }

@@ -1,8 +1,10 @@
 //! After the faults: within a computed time what is in progress ends, then an execution that is due begins and ends just as its pods
 //! do, and what was acknowledged is there and exported.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use controller::core::by_hand::Handled;
 use controller::core::ids::ExecutionId;
 use controller::core::state::{NodeState, Reason};
 use controller::core::summary::{self, ExecutionSummary};
@@ -13,8 +15,8 @@ use tokio::time::Instant;
 use super::Swarm;
 use super::options::PERIOD;
 use crate::checker::Violation;
-use crate::state::resource;
-use crate::world::{HEALING_TIME, between};
+use crate::state::{Target, resource};
+use crate::world::{HEALING_TIME, NAMESPACE, between};
 
 /// How often the end of something is looked for, in virtual time.
 const LOOK: Duration = Duration::from_secs(1);
@@ -41,10 +43,18 @@ impl Swarm {
         let healed = self.site.clock.wall();
         let bound = self.site.options.bound(self.site.options.nodes_max());
         self.until_over(healed, HEALING_TIME + bound).await?;
+        let epoch = self.site.record.state().epoch;
         let summary = self.next_execution(bound).await?;
         self.check_summary(&summary)?;
         self.wait_until(Instant::now() + TAKE_OVER).await?;
-        self.check_end()
+        self.check_end()?;
+        let changes = self.site.record.state().epoch - epoch;
+        if changes > 0 {
+            return Err(format!(
+                "without any fault the leader has changed {changes} times"
+            ));
+        }
+        Ok(())
     }
 
     /// Waits until what was in progress then is not any more.
@@ -73,7 +83,7 @@ impl Swarm {
             let now = self.site.clock.wall();
             let last = self.site.record.state().last_scheduled_time;
             let from = last.map_or(now, |last| last.max(now));
-            let schedule = &self.site.scenario.config.schedule;
+            let schedule = self.site.scenario().config.schedule;
             let Some(due) = schedule.next_after(from) else {
                 return Err("no execution is due any more".to_owned());
             };
@@ -87,8 +97,7 @@ impl Swarm {
             let state = self.site.record.state();
             let claim = state.in_progress.as_ref();
             let is_begun = claim.is_some_and(|claim| claim.scheduled_time == due);
-            let id = self.site.scenario.id(due);
-            if is_begun || self.summary(&id).is_some() {
+            if is_begun || self.site.record.id(due).is_some() {
                 return self.until_ended(due, bound).await;
             }
             if !is_busy {
@@ -108,8 +117,9 @@ impl Swarm {
         due: Timestamp,
         bound: Duration,
     ) -> Result<ExecutionSummary, Violation> {
-        let id = self.site.scenario.id(due);
         self.until_over(due, bound).await?;
+        let id = self.site.record.id(due);
+        let id = id.ok_or_else(|| format!("the execution that was due at {due} has not begun"))?;
         self.summary(&id)
             .ok_or_else(|| format!("execution {id} has ended, and no summary says so"))
     }
@@ -159,17 +169,43 @@ impl Swarm {
                         | Reason::ImagePull
                         | Reason::RunDeadline
                         | Reason::NodeLost
+                        | Reason::NotReady
                         | Reason::Unschedulable
                 )
             );
             !is_of_pod || node.state == NodeState::Succeeded && node.samples == 0
         });
-        match unexplained {
-            Some(node) => Err(format!(
+        if let Some(node) = unexplained {
+            return Err(format!(
                 "without any fault node {node:?} of {id} is not well"
-            )),
-            None => Ok(()),
+            ));
         }
+        let excluded = summary
+            .nodes
+            .iter()
+            .filter(|node| node.state == NodeState::Excluded);
+        if let Some(node) = excluded
+            .map(|node| &node.node)
+            .find(|node| self.site.record.is_eligible(node))
+        {
+            return Err(format!(
+                "execution {id} leaves out {node}, which is eligible"
+            ));
+        }
+        let told: BTreeSet<&String> = summary
+            .nodes
+            .iter()
+            .flat_map(|node| &node.reports)
+            .collect();
+        for volume in self.site.volumes() {
+            let acknowledged = self.site.record.acknowledged(&volume, &id);
+            if let Some(name) = acknowledged.iter().find(|name| !told.contains(name)) {
+                return Err(format!(
+                    "{id}/{name} was acknowledged, and the summary does not name it"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// One leads and exports what was acknowledged; the others export nothing of it.
@@ -190,9 +226,9 @@ impl Swarm {
                 ));
             }
         }
-        let history = site.scenario.config.report_history.get() as usize;
+        let history = site.scenario().config.report_history.get() as usize;
         let nodes = site.options.nodes_max() as usize;
-        let bound = nodes * site.scenario.series_per_node() * history;
+        let bound = nodes * site.scenario().series_per_node() * history;
         let series = leader.metrics.series_count();
         if series > bound {
             return Err(format!("{series} series, of at most {bound}"));
@@ -204,12 +240,33 @@ impl Swarm {
                 store.execution_count()
             ));
         }
+        self.check_asked()?;
         self.check_gauges(&leader.metrics.render(), leader.volume())
+    }
+
+    /// Whatever people have asked for was carried out, or refused.
+    fn check_asked(&self) -> Result<(), Violation> {
+        let name = self.site.scenario().config.name;
+        let target = Target::new(&resource::CONFIG_MAPS, NAMESPACE, &name);
+        let asked = (self.site.api).read(|state| {
+            let map = state.find(target)?;
+            Some(Handled::of(&map.metadata.annotations))
+        });
+        let asked = asked.unwrap_or_default();
+        let handled = self.site.record.state().by_hand.unwrap_or_default();
+        let is_open =
+            |asked: &Option<String>, handled: &Option<String>| asked.is_some() && asked != handled;
+        if is_open(&asked.trigger, &handled.trigger) || is_open(&asked.cancel, &handled.cancel) {
+            return Err(format!(
+                "{asked:?} is asked for, and {handled:?} was handled"
+            ));
+        }
+        Ok(())
     }
 
     /// What job pods were told is stored is exported.
     fn check_gauges(&self, metrics: &str, volume: &super::volume::Volume) -> Result<(), Violation> {
-        let exported: std::collections::BTreeSet<(&str, &str)> = metrics
+        let exported: BTreeSet<(&str, &str)> = metrics
             .lines()
             .filter(|line| line.starts_with("sim_usage{"))
             .filter_map(|line| {

@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller::core::by_hand::{ANNOTATION_CANCEL, ANNOTATION_TRIGGER};
 use controller::core::lease::lease_name;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::disturbance::{Disturbance, Due};
 use super::life::Cut;
+use super::options::CLOCKS_CHANGE_AFTER;
 use super::site::{Process, Site};
 use crate::fleet::{Outage, OutageKind, create_node};
-use crate::job::EXECUTION_LABEL;
+use crate::job::{CONFIG_KEY, EXECUTION_LABEL};
 use crate::node::{self, NodeShape};
 use crate::rng::Stream;
-use crate::state::{DeleteOptions, Object, Part, Stored, Target, resource};
-use crate::world::NAMESPACE;
+use crate::state::{DeleteOptions, Object, Part, Stored, Target, WriteOptions, resource};
+use crate::world::{NAMESPACE, POD_TEMPLATE_KEY};
 
 /// How long a cut, a pause or a broken disk lasts, in milliseconds: around the lease's times.
 const LASTS_MS: (u64, u64) = (500, 90_000);
@@ -34,7 +36,10 @@ fn outage(due: &Due, number: u32) -> Option<Outage> {
     let mut stream = due.stream.clone();
     let lasts = Duration::from_millis(stream.between(NODE_AWAY_MS.0, NODE_AWAY_MS.1));
     let kind = match due.kind {
-        Disturbance::NodeNotReady => OutageKind::NotReady { lasts: Some(lasts) },
+        Disturbance::NodeNotReady => OutageKind::NotReady {
+            // Some stay away for good, and everything goes on without them.
+            lasts: (stream.between(0, 3) > 0).then_some(lasts),
+        },
         Disturbance::NodeDeleted => OutageKind::Deleted,
         Disturbance::NodeReplaced => OutageKind::Replaced,
         Disturbance::NodeRecreated => OutageKind::Recreated { after: lasts },
@@ -76,6 +81,23 @@ impl Site {
         }
     }
 
+    /// Tells when the clocks are changed, if they are.
+    pub(super) async fn change_clocks(self: Arc<Self>, begin: Instant) {
+        if self.options.clock_change.is_some() {
+            sleep_until(begin + CLOCKS_CHANGE_AFTER).await;
+            self.happened(Disturbance::ClockChange, None, Duration::ZERO);
+        }
+    }
+
+    /// The clocks of replicas that do not go equally fast, as they are from the begin.
+    pub(super) fn note_rates(&self) {
+        if self.options.timeline.enables(Disturbance::ClockRate) {
+            for slot in 0..self.place_count() {
+                self.disturbances.fired(Disturbance::ClockRate, Some(slot));
+            }
+        }
+    }
+
     /// Carries out what is due, at its time.
     pub(super) async fn disturb(self: Arc<Self>, begin: Instant, due: Vec<Due>) {
         for due in due {
@@ -105,8 +127,11 @@ impl Site {
         match kind {
             Disturbance::Crash
             | Disturbance::CrashAtCall
+            | Disturbance::CrashAtPoll
             | Disturbance::Terminate
             | Disturbance::Pause
+            | Disturbance::PauseAtCall
+            | Disturbance::LeaseRefused
             | Disturbance::ApiRefused
             | Disturbance::ApiSilent
             | Disturbance::ApiAnswersLost
@@ -151,6 +176,10 @@ impl Site {
                     }
                 }
             }
+            Disturbance::Trigger => self.ask(ANNOTATION_TRIGGER, at),
+            Disturbance::Cancel => self.ask(ANNOTATION_CANCEL, at),
+            Disturbance::ConfigChanged => self.change_config(),
+            Disturbance::ConfigBroken => self.break_config_map(&mut stream, lasts),
             Disturbance::NodeJoined => self.add_node(&mut stream),
             Disturbance::NodeCordoned => self.cordon(&mut stream, lasts),
             Disturbance::PodDeleted if !self.delete_a_pod(&mut stream) => return,
@@ -192,8 +221,14 @@ impl Site {
         match kind {
             Disturbance::Crash => life.kill(),
             Disturbance::CrashAtCall => life.kill_after(points(stream)),
+            Disturbance::CrashAtPoll => life.kill_after_polls(points(stream)),
             Disturbance::Terminate => Self::terminate(Arc::clone(process)),
             Disturbance::Pause => life.stand_still(until),
+            Disturbance::PauseAtCall => {
+                let lasts = until.saturating_duration_since(Instant::now());
+                life.stand_still_after(points(stream), lasts);
+            }
+            Disturbance::LeaseRefused => life.cut_off_lease(until),
             Disturbance::ApiRefused => life.cut_off(Cut::Refused, until),
             Disturbance::ApiSilent => life.cut_off(Cut::Silent, until),
             Disturbance::ApiAnswersLost => life.cut_off(Cut::AnswersLost, until),
@@ -209,19 +244,14 @@ impl Site {
 
     /// Who takes over next dies at one of its first calls as leader.
     async fn crash_in_recovery(self: Arc<Self>, points: u32) {
-        let epoch = self.record.state().epoch;
         let leader = self.leader();
         if let Some(leader) = leader {
             leader.life.kill();
         }
-        let holder = self.record.holder();
-        while !self.is_healed() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            let now = self.record.holder();
-            let holds = |process: &Arc<Process>| *process.who.identity == *now;
-            if now.is_empty() || (now == holder && self.record.state().epoch == epoch) {
-                continue;
-            }
+        let mut leads = self.record.leads();
+        while leads.changed().await.is_ok() && !self.is_healed() {
+            let holder = leads.borrow().holder.clone();
+            let holds = |process: &Arc<Process>| *process.who.identity == *holder;
             if let Some(process) = self.running().into_iter().find(holds) {
                 process.life.kill_after(points);
                 self.happened(
@@ -246,8 +276,74 @@ impl Site {
         leader.or_else(|| self.process(slot))
     }
 
+    /// Somebody sets an annotation of the ConfigMap to a new value.
+    fn ask(&self, annotation: &str, at: Duration) {
+        let value = format!("{} s", at.as_secs_f64());
+        let name = self.scenario().config.name;
+        let target = Target::new(&resource::CONFIG_MAPS, NAMESPACE, &name);
+        self.api.with_state(|state| {
+            // One that has been deleted takes no annotation.
+            let _ = state.modify(target, Part::Whole, |map: &mut Object| {
+                let annotations = Arc::make_mut(&mut map.metadata.annotations);
+                annotations.insert(annotation.to_owned(), value);
+            });
+        });
+    }
+
+    fn change_config(&self) {
+        {
+            let mut configured = self.configured();
+            let version = configured.0 + 1;
+            *configured = (version, self.options.scenario(version));
+        }
+        self.restore_config_map();
+    }
+
+    /// The ConfigMap is as it was last configured.
+    pub(super) fn restore_config_map(&self) {
+        self.write_config_map(self.scenario().data());
+    }
+
+    fn write_config_map(&self, data: Value) {
+        let name = self.scenario().config.name;
+        let target = Target::new(&resource::CONFIG_MAPS, NAMESPACE, &name);
+        let now = self.api.now();
+        self.api.with_state(|state| {
+            if state.find(target).is_none() {
+                let target = Target::new(&resource::CONFIG_MAPS, NAMESPACE, "");
+                let object = json!({"metadata": {"name": name}, "data": data});
+                let created = state.create(now, target, object, WriteOptions::default());
+                debug_assert!(created.is_ok(), "the name is free: {created:?}");
+            } else {
+                let changed = state.modify(target, Part::Whole, |map: &mut Object| {
+                    if let Value::Object(data) = data {
+                        *map.section_mut("data") = data;
+                    }
+                });
+                debug_assert!(changed.is_ok(), "it is there: {changed:?}");
+            }
+        });
+    }
+
+    fn break_config_map(self: &Arc<Self>, stream: &mut Stream, lasts: Duration) {
+        let name = self.scenario().config.name;
+        if stream.between(0, 1) == 0 {
+            self.write_config_map(json!({CONFIG_KEY: "podPoolSize: [", POD_TEMPLATE_KEY: ""}));
+        } else {
+            let target = Target::new(&resource::CONFIG_MAPS, NAMESPACE, &name);
+            let now = self.api.now();
+            // Gone already is as good.
+            let _ = (self.api).with_state(|state| state.delete(now, target, &DeleteOptions::now()));
+        }
+        let site = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            site.restore_config_map();
+        });
+    }
+
     fn delete_lease(&self) {
-        let name = lease_name(&self.scenario.config.name);
+        let name = lease_name(&self.scenario().config.name);
         let target = Target::new(&resource::LEASES, NAMESPACE, &name);
         self.record.tampered();
         let now = self.api.now();
@@ -258,7 +354,7 @@ impl Site {
     }
 
     fn overwrite_lease(&self, stream: &mut Stream) {
-        let name = lease_name(&self.scenario.config.name);
+        let name = lease_name(&self.scenario().config.name);
         let target = Target::new(&resource::LEASES, NAMESPACE, &name);
         let change: (&str, Value) = match stream.between(0, 3) {
             0 => ("holderIdentity", json!("somebody")),
@@ -320,6 +416,10 @@ impl Site {
         let name = node::name(u32::try_from(number).unwrap_or(1));
         let site = Arc::clone(self);
         site.set_unschedulable(&name, true);
+        // Some stay so for good.
+        if stream.between(0, 2) == 0 {
+            return;
+        }
         tokio::spawn(async move {
             tokio::time::sleep(lasts).await;
             site.set_unschedulable(&name, false);

@@ -1,8 +1,10 @@
 //! The life of one simulated process: it runs, stands still, is cut off, or is dead. Its ports ask here before and after every call,
 //! so that it can die between any two of its effects, and what it does while it stands still is what it does on waking.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use controller::ports::clock::{Clock, Monotonic};
@@ -48,8 +50,14 @@ struct Inner {
 struct State {
     /// Calls and answers until it dies.
     points_left: Option<u32>,
+    /// Polls of its main task until it dies.
+    polls_left: Option<u32>,
+    /// Answers until it stands still, and for how long then.
+    rest: Option<(u32, Duration)>,
     stands_until: Instant,
     cut: (Option<Cut>, Instant),
+    /// Until when it does not reach its Lease.
+    lease_cut_until: Instant,
     /// Until when job pods do not reach it.
     deaf_until: Instant,
     /// Whether the volume lost its power with it: what was being written may be there in part.
@@ -62,8 +70,11 @@ impl Life {
         Self(Arc::new(Inner {
             state: Mutex::new(State {
                 points_left: None,
+                polls_left: None,
+                rest: None,
                 stands_until: now,
                 cut: (None, now),
+                lease_cut_until: now,
                 deaf_until: now,
                 is_torn: false,
             }),
@@ -91,8 +102,41 @@ impl Life {
         self.state().points_left = Some(points);
     }
 
+    /// It dies as its main task is polled, after so many more of these: between any two of its steps.
+    pub(super) fn kill_after_polls(&self, polls: u32) {
+        self.state().polls_left = Some(polls);
+    }
+
+    /// The main task of the process.
+    pub(super) async fn main<T>(self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            let dies = {
+                let mut state = self.state();
+                let left = state.polls_left;
+                state.polls_left = left.map(|left| left.saturating_sub(1));
+                left == Some(0)
+            };
+            if dies {
+                self.kill();
+                return Poll::Pending;
+            }
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
     pub(super) fn stand_still(&self, until: Instant) {
         self.state().stands_until = until;
+    }
+
+    /// It stands still at the end of a later call: after so many of these.
+    pub(super) fn stand_still_after(&self, answers: u32, lasts: Duration) {
+        self.state().rest = Some((answers, lasts));
+    }
+
+    pub(super) fn cut_off_lease(&self, until: Instant) {
+        self.state().lease_cut_until = until;
     }
 
     pub(super) fn cut_off(&self, cut: Cut, until: Instant) {
@@ -108,8 +152,11 @@ impl Life {
         let now = Instant::now();
         let mut state = self.state();
         state.points_left = None;
+        state.polls_left = None;
+        state.rest = None;
         state.stands_until = now;
         state.cut = (None, now);
+        state.lease_cut_until = now;
         state.deaf_until = now;
     }
 
@@ -131,6 +178,10 @@ impl Life {
         cut.filter(|_| until > Instant::now())
     }
 
+    pub(super) fn is_lease_cut(&self) -> bool {
+        self.state().lease_cut_until > Instant::now()
+    }
+
     /// How long it will go on standing still.
     pub(super) fn frozen(&self) -> Duration {
         let until = self.state().stands_until;
@@ -139,8 +190,7 @@ impl Life {
 
     /// Returns when it is dead. Cancel safe.
     pub(super) async fn over(&self) {
-        // The sender is here, so the wait ends well.
-        let _ = self.0.is_over.subscribe().wait_for(|is| *is).await;
+        self.0.is_over.subscribe().wait_for(|is| *is).await;
     }
 
     /// Returns while it runs: later where it stands still, never where it is dead. Cancel safe.
@@ -172,6 +222,22 @@ impl Life {
         }
     }
 
+    /// The end of a call.
+    pub(super) async fn answered(&self) {
+        {
+            let mut state = self.state();
+            match state.rest {
+                Some((0, lasts)) => {
+                    state.stands_until = Instant::now() + lasts;
+                    state.rest = None;
+                }
+                Some((left, lasts)) => state.rest = Some((left - 1, lasts)),
+                None => {}
+            }
+        }
+        self.point().await;
+    }
+
     /// Returns once something arrives from the API server.
     pub(super) async fn hears(&self) {
         loop {
@@ -200,7 +266,7 @@ impl Clock for ProcessClock {
     }
 
     fn monotonic(&self) -> Monotonic {
-        self.clock.monotonic().after(self.life.frozen())
+        self.clock.monotonic_in(self.life.frozen())
     }
 
     async fn sleep_until(&self, deadline: Monotonic) {
@@ -240,6 +306,37 @@ mod tests {
         let second = timeout(Duration::from_secs(1), life.point()).await;
         assert!(second.is_err() && life.is_over());
         life.over().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_stands_still_at_the_answer_that_was_drawn() {
+        let (life, lasts) = (Life::new(), Duration::from_secs(30));
+        life.stand_still_after(1, lasts);
+        let begun = Instant::now();
+        life.answered().await;
+        assert_eq!(
+            (begun.elapsed(), life.frozen()),
+            (Duration::ZERO, Duration::ZERO)
+        );
+        life.answered().await;
+        assert_eq!(begun.elapsed(), lasts);
+        life.answered().await;
+        assert_eq!(begun.elapsed(), lasts);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_dies_at_the_poll_that_was_drawn() {
+        let life = Life::new();
+        life.kill_after_polls(2);
+        let mut polls = 0;
+        let work = life.clone().main(poll_fn(|context| {
+            polls += 1;
+            context.waker().wake_by_ref();
+            Poll::<()>::Pending
+        }));
+        let ended = timeout(Duration::from_secs(1), work).await;
+        assert!(ended.is_err() && life.is_over());
+        assert_eq!(polls, 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::disturbance::{Disturbance, Timeline};
 use crate::faults::{Kind, Plan};
 use crate::kubelet::{Lifecycle, Stage, Step};
@@ -15,6 +17,14 @@ pub(super) const PERIOD: Duration = Duration::from_mins(20);
 
 /// The controller's name.
 pub(super) const OWNER: &str = "sim";
+
+/// What stands before the version of the template in its image.
+const IMAGE_VERSION: &str = ":1.0.";
+
+/// The version of the template that an image is of.
+pub(super) fn version_of_image(image: &str) -> Option<u32> {
+    image.rsplit_once(IMAGE_VERSION)?.1.parse().ok()
+}
 
 /// A pool full of the slowest pods brings an execution to its end within this time, where nothing fails.
 const ROUNDS_TIME_MAX_MS: u64 = 8 * 60 * 1000;
@@ -44,11 +54,39 @@ pub struct SwarmOptions {
     pub has_shared_volume: bool,
     /// What an access to the volume takes.
     pub disk_latency: Duration,
+    /// Ended pods above which the cluster collects them.
+    pub pod_gc_above: u32,
+    /// Where clocks are put forward or back while the run lasts: how, and under which schedule.
+    pub clock_change: Option<ClockChange>,
     /// What breaks between the replicas and the API server.
     pub faults: Plan,
     /// What else happens.
     pub timeline: Timeline,
 }
+
+/// A change of the clocks in Europe/Berlin during a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockChange {
+    /// Whether an hour is skipped; else one comes twice.
+    pub is_forward: bool,
+    /// Whether the schedule names its times, so that none is lost or run twice; else it follows the wall clock.
+    pub has_fixed_times: bool,
+}
+
+impl ClockChange {
+    /// When.
+    pub(super) fn at(self) -> Timestamp {
+        let text = if self.is_forward {
+            "2026-03-29T01:00:00Z"
+        } else {
+            "2026-10-25T01:00:00Z"
+        };
+        text.parse().expect("it is a timestamp")
+    }
+}
+
+/// From the begin of a run to the change of its clocks: the second execution is due at it.
+pub(super) const CLOCKS_CHANGE_AFTER: Duration = Duration::from_secs(20 * 60 + 10);
 
 /// What a command line says instead of the seed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -193,6 +231,12 @@ impl SwarmOptions {
         let has_shared_volume = stream.between(0, 3) > 0 || 3 - replicas > 1;
         let disk_latency = Duration::from_millis(stream.between(0, 20));
         let nodes = overrides.nodes.unwrap_or(nodes);
+        let pod_gc_above = uneven(&mut of_run.stream("pod-gc"), 0, nodes);
+        let mut stream = of_run.stream("clock-change");
+        let clock_change = ClockChange {
+            is_forward: stream.between(0, 1) == 0,
+            has_fixed_times: stream.between(0, 1) == 0,
+        };
         let mut options = Self {
             seed,
             // Three more often than two: the first of the list is drawn most often.
@@ -206,6 +250,8 @@ impl SwarmOptions {
             executions: overrides.executions.unwrap_or(executions),
             has_shared_volume,
             disk_latency,
+            pod_gc_above,
+            clock_change: Some(clock_change),
             faults: Plan::drawn(of_run).in_process(),
             timeline: Timeline::drawn(of_run),
         };
@@ -221,6 +267,9 @@ impl SwarmOptions {
         self.faults.retain(|kind| is_kept(AnyKind::Fault(kind)));
         self.timeline
             .retain(|kind| is_kept(AnyKind::Disturbance(kind)));
+        if !self.timeline.enables(Disturbance::ClockChange) {
+            self.clock_change = None;
+        }
     }
 
     /// Nodes there may be in the end: some join.
@@ -228,18 +277,47 @@ impl SwarmOptions {
         self.nodes + self.nodes / 2 + 10
     }
 
-    /// What the replicas are told.
-    pub(super) fn scenario(&self) -> Scenario {
+    /// Slots of the pool in that version of the configuration: every other one halves it.
+    pub(super) fn pool_of(&self, version: u32) -> NonZeroU32 {
+        if version.is_multiple_of(2) {
+            return self.pool;
+        }
+        NonZeroU32::new(self.pool.get().div_ceil(2)).unwrap_or(NonZeroU32::MIN)
+    }
+
+    /// What the replicas are told, in that version. Its image tells the version.
+    pub(super) fn scenario(&self, version: u32) -> Scenario {
+        let cron = match self.clock_change {
+            Some(change) if change.has_fixed_times => "0,20,40 0-23 * * *",
+            _ => "*/20 * * * *",
+        };
+        // Elsewhere it would end what nobody notices.
+        let run_deadline = if self.timeline.enables(Disturbance::PodHangs) {
+            "podRunDeadline: 5m\n"
+        } else {
+            ""
+        };
         let config = format!(
-            "name: {OWNER}\ncronExpression: '*/20 * * * *'\npodPoolSize: {}\nreportHistory: 3\n\
+            "name: {OWNER}\ncronExpression: '{cron}'\npodPoolSize: {}\nreportHistory: 3\n\
+             timeZone: Europe/Berlin\n\
              callbackServiceName: sim\nretries: {}\nendedPods: {}\npodStartDeadline: 2m\n\
-             podRunDeadline: 5m\nnodeLostTimeout: 1m\nmetrics:\n  gauges:\n    \
+             {run_deadline}nodeLostTimeout: 1m\nmetrics:\n  gauges:\n    \
              usage: {{help: Share of a mount that is in use., labels: [mount]}}\n    \
              checks: {{help: Checks that were made., labels: []}}\n",
-            self.pool, self.retries, self.ended_pods
+            self.pool_of(version),
+            self.retries,
+            self.ended_pods
         );
-        let read = Scenario::new(Some(&config), None);
-        read.expect("the configuration of the swarm is valid").0
+        let standard = Scenario::standard();
+        let template = standard.template.text();
+        let template = template.replace(":1.0.0", &format!("{IMAGE_VERSION}{version}"));
+        let read = Scenario::new(Some(&config), Some(&template));
+        let mut scenario = read.expect("the configuration of the swarm is valid").0;
+        if let Some(change) = self.clock_change {
+            scenario.start =
+                change.at() - SignedDuration::try_from(CLOCKS_CHANGE_AFTER).unwrap_or_default();
+        }
+        scenario
     }
 
     /// How the pods live.
@@ -271,7 +349,9 @@ impl SwarmOptions {
 
     /// Within this time an execution ends once nothing fails any more.
     pub(super) fn bound(&self, nodes: u32) -> Duration {
-        let rounds = nodes.div_ceil(self.pool.get()) * (self.retries + 1);
+        let is_changed = self.timeline.enables(Disturbance::ConfigChanged);
+        let pool = self.pool_of(u32::from(is_changed));
+        let rounds = nodes.div_ceil(pool.get()) * (self.retries + 1);
         // A pod that hangs holds its slot for the run deadline and the time it has to stop; posts are repeated for a minute each.
         let odd = Duration::from_mins(10);
         let longest = Duration::from_millis(self.pod_ms.1) + Duration::from_secs(1);
@@ -291,7 +371,7 @@ impl fmt::Display for SwarmOptions {
         write!(
             f,
             "seed {}: {} replicas with {}, {} nodes, pool {}, pods of {}..{} s of which {:.0} % fail, {} retries, {} ended \
-             pods kept, {} executions, a disk of {} ms; {}; {}",
+             pods kept, PodGC above {}, {} executions, a disk of {} ms{}; {}; {}",
             self.seed,
             self.replicas,
             if self.has_shared_volume {
@@ -306,8 +386,28 @@ impl fmt::Display for SwarmOptions {
             self.failure_share * 100.0,
             self.retries,
             self.ended_pods,
+            self.pod_gc_above,
             self.executions,
             self.disk_latency.as_millis(),
+            match self.clock_change {
+                None => "",
+                Some(ClockChange {
+                    is_forward: true,
+                    has_fixed_times: false,
+                }) => ", clocks put forward",
+                Some(ClockChange {
+                    is_forward: true,
+                    has_fixed_times: true,
+                }) => ", clocks put forward and fixed times",
+                Some(ClockChange {
+                    is_forward: false,
+                    has_fixed_times: false,
+                }) => ", clocks put back",
+                Some(ClockChange {
+                    is_forward: false,
+                    has_fixed_times: true,
+                }) => ", clocks put back and fixed times",
+            },
             self.timeline,
             self.faults.kinds(),
         )

@@ -1,6 +1,7 @@
 //! The cluster and the report store as one process has them: through its life, its network and its volume.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,9 +51,32 @@ pub(super) struct ProcessCluster<C> {
     pub(super) who: Who,
     pub(super) record: Record,
     pub(super) disturbances: Disturbances,
+    /// Calls for pods that are in flight.
+    pub(super) in_flight: Arc<AtomicUsize>,
+}
+
+/// A call in flight, until it is dropped.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<C> ProcessCluster<C> {
+    /// A call for a pod, which is one of those that are capped.
+    async fn pod_call<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _in_flight = InFlight(&self.in_flight);
+        self.record.calls(&self.who, before + 1);
+        self.call(limit, work).await
+    }
+
     async fn call<T>(
         &self,
         limit: Duration,
@@ -79,8 +103,25 @@ impl<C> ProcessCluster<C> {
                 Err(ClusterError::new(ClusterErrorKind::Unavailable, message))
             }
         };
-        self.life.point().await;
+        self.life.answered().await;
         result
+    }
+
+    /// A call for the Lease.
+    async fn lease_call<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        let reached = async {
+            if self.life.is_lease_cut() && self.cut_at == CutAt::Port {
+                self.disturbances.show(Sign::Cut, Some(self.who.slot));
+                let message = "etcdserver: request timed out";
+                return Err(ClusterError::new(ClusterErrorKind::Unavailable, message));
+            }
+            work.await
+        };
+        self.call(limit, reached).await
     }
 
     /// What a watch tells, as it arrives.
@@ -128,11 +169,11 @@ impl<C: Cluster> Cluster for ProcessCluster<C> {
             self.inner.create_pod(pod).await
         };
         // What carries a pod is large.
-        self.call(WRITE_TIMEOUT, Box::pin(create)).await
+        self.pod_call(WRITE_TIMEOUT, Box::pin(create)).await
     }
 
     async fn get_pod(&self, name: &str) -> Result<PodView, ClusterError> {
-        self.call(READ_TIMEOUT, self.inner.get_pod(name)).await
+        self.pod_call(READ_TIMEOUT, self.inner.get_pod(name)).await
     }
 
     async fn list_pods(&self) -> Result<Vec<PodView>, ClusterError> {
@@ -156,7 +197,7 @@ impl<C: Cluster> Cluster for ProcessCluster<C> {
             self.record.deletes(&self.who, name, uid);
             self.inner.delete_pod(name, uid).await
         };
-        self.call(WRITE_TIMEOUT, delete).await
+        self.pod_call(WRITE_TIMEOUT, delete).await
     }
 
     async fn pod_log(&self, pod: &str, container: &str) -> Result<Self::LogStream, ClusterError> {
@@ -165,12 +206,20 @@ impl<C: Cluster> Cluster for ProcessCluster<C> {
     }
 
     async fn create_event(&self, event: Event) -> Result<(), ClusterError> {
-        self.call(WRITE_TIMEOUT, self.inner.create_event(event))
-            .await
+        let refuses = event.reason.as_deref() == Some("ConfigurationRefused");
+        let created = (self.call(WRITE_TIMEOUT, self.inner.create_event(event))).await;
+        if refuses {
+            self.disturbances.show(Sign::ConfigMapRefused, None);
+        }
+        created
     }
 
     async fn config_map(&self, name: &str) -> Result<ConfigMapView, ClusterError> {
-        self.call(READ_TIMEOUT, self.inner.config_map(name)).await
+        let map = self.call(READ_TIMEOUT, self.inner.config_map(name)).await;
+        if map.is_ok() {
+            self.disturbances.show(Sign::ConfigMap, None);
+        }
+        map
     }
 
     fn watch_config_map(&self, name: &str) -> impl Stream<Item = Result<(), ClusterError>> + Send {
@@ -210,7 +259,8 @@ impl<C: Cluster> Cluster for ProcessCluster<C> {
     }
 
     async fn get_lease(&self, name: &str) -> Result<LeaseView, ClusterError> {
-        self.call(READ_TIMEOUT, self.inner.get_lease(name)).await
+        self.lease_call(READ_TIMEOUT, self.inner.get_lease(name))
+            .await
     }
 
     async fn create_lease(
@@ -218,7 +268,7 @@ impl<C: Cluster> Cluster for ProcessCluster<C> {
         name: &str,
         record: &LeaseRecord,
     ) -> Result<LeaseView, ClusterError> {
-        self.call(WRITE_TIMEOUT, self.inner.create_lease(name, record))
+        self.lease_call(WRITE_TIMEOUT, self.inner.create_lease(name, record))
             .await
     }
 
@@ -228,7 +278,7 @@ impl<C: Cluster> Cluster for ProcessCluster<C> {
         version: &str,
         record: &LeaseRecord,
     ) -> Result<LeaseView, ClusterError> {
-        self.call(
+        self.lease_call(
             WRITE_TIMEOUT,
             self.inner.update_lease(name, version, record),
         )
@@ -293,7 +343,7 @@ impl ProcessReports {
         self.volume.admit(access).await?;
         self.life.runs().await;
         let result = work.await;
-        self.life.point().await;
+        self.life.answered().await;
         result
     }
 }
@@ -331,9 +381,11 @@ impl Drop for Append<'_> {
             let part = self
                 .bytes
                 .slice(..self.reports.volume.tear(self.bytes.len()));
-            let append = (self.reports.store()).append(self.execution, self.name, part);
+            let append = (self.reports.store()).append(self.execution, self.name, part.clone());
             // In memory it never waits.
-            let _ = append.now_or_never();
+            if let Some(Ok(())) = append.now_or_never() {
+                self.reports.record.appended(self.execution, &part);
+            }
         }
     }
 }
@@ -411,7 +463,9 @@ impl ReportStore for ProcessReports {
         let append = async {
             let bytes = std::mem::take(&mut append.bytes);
             self.record.appends(&self.who, execution, name, &bytes);
-            self.store().append(execution, name, bytes).await
+            self.store().append(execution, name, bytes.clone()).await?;
+            self.record.appended(execution, &bytes);
+            Ok(())
         };
         self.access(Access::Write, append).await
     }

@@ -6,32 +6,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use controller::config::Config;
+use controller::core::backoff::attempt_backoff;
 use controller::core::ids::ExecutionId;
-use controller::core::journal::{epoch_of, file_name};
+use controller::core::journal::{Entry, entries_of, epoch_of};
 use controller::core::lease::lease_name;
 use controller::core::names;
-use controller::core::record::StateRecord;
-use controller::core::state::Reason;
+use controller::core::record::{Claim, StateRecord};
+use controller::core::state::{Reason, Trigger};
 use controller::core::summary::{self, ExecutionSummary, NodeSummary};
-use controller::core::views::PodPhase;
 use controller::ports::clock::{Clock as _, Monotonic};
 use controller::ports::cluster::STATE_KEY;
+use controller::runtime::ordered_watch as watch;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::disturbance::{Disturbance, Disturbances, Sign};
 use super::life::Who;
+use super::options::{SwarmOptions, version_of_image};
 use super::standing::{Nodes, Standing};
 use super::summaries::{self, Facts};
 use super::volume::Volume;
 use crate::apiserver::ApiServer;
 use crate::callback::Attempt;
-use crate::checker::{Checker, JobPod, Peaks, Violation};
+use crate::checker::{Checker, JobPod, Peaks, Violation, attempt_of};
 use crate::clock::SimClock;
 use crate::event_log::EventLog;
 use crate::faults::{Faults, refusal_in};
@@ -39,6 +42,12 @@ use crate::faulty_cluster::LatePods;
 use crate::job::{EXECUTION_LABEL, FILE_NAME, Post, PostKind};
 use crate::state::{Row, Selector, Stored, Target, WatchCursor, WatchEvent, WatchFrom, resource};
 use crate::world::NAMESPACE;
+
+/// Calls that a replica has in flight at most, as the documentation says.
+const IN_FLIGHT_MAX: usize = 16;
+
+/// Within this time the creates that were under way when an execution was cancelled are sent.
+const SENT_WITHIN: Duration = Duration::from_mins(1);
 
 /// Events taken from a watch under one lock of the state.
 const EVENTS_AT_ONCE: usize = 256;
@@ -49,7 +58,7 @@ pub(super) struct Observed {
     pub(super) api: ApiServer,
     pub(super) clock: SimClock,
     pub(super) config: Config,
-    pub(super) pool: NonZeroU32,
+    pub(super) options: SwarmOptions,
     /// The volume that the replicas share; none where each has its own.
     pub(super) volume: Option<Volume>,
     pub(super) late_pods: LatePods,
@@ -61,13 +70,23 @@ pub(super) struct Observed {
 
 impl Observed {
     /// A node whose pod a fault refused: the message shows that a replica took notice.
-    fn refused(&self, node: &NodeSummary) {
-        let refused = Some(&node.message).filter(|_| node.reason == Some(Reason::Refused));
-        if let Some(kind) = refused.and_then(|message| refusal_in(message)) {
-            for client in &self.clients {
-                self.faults.told(client, kind);
-            }
+    ///
+    /// # Errors
+    /// Where what refused it would have passed.
+    fn refused(&self, node: &NodeSummary) -> Result<(), Violation> {
+        if node.reason != Some(Reason::Refused) {
+            return Ok(());
         }
+        let Some(kind) = refusal_in(&node.message) else {
+            let (node, message) = (&node.node, &node.message);
+            return Err(format!(
+                "node {node} has failed for what would have passed: {message}"
+            ));
+        };
+        for client in &self.clients {
+            self.faults.told(client, kind);
+        }
+        Ok(())
     }
 }
 
@@ -76,6 +95,16 @@ impl Observed {
 pub(super) struct Record {
     book: Arc<Mutex<Book>>,
     alarm: Arc<Notify>,
+    leads: Arc<watch::Sender<Leads>>,
+}
+
+/// Who leads, as the cluster has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leads {
+    /// The holder identity in the Lease.
+    pub(super) holder: String,
+    /// The epoch in the state record.
+    pub(super) epoch: u64,
 }
 
 #[derive(Debug)]
@@ -95,8 +124,14 @@ struct Book {
     /// Until when the Lease may not say who leads: somebody else wrote it.
     tampered_until: Instant,
     state: StateRecord,
+    /// The ids of the scheduled executions.
+    ids: BTreeMap<Timestamp, ExecutionId>,
+    /// When the execution in progress was cancelled.
+    cancelled: Option<Instant>,
     /// When the execution in progress was claimed: its nodes were listed after that.
     claimed: Instant,
+    /// What journals tell.
+    told: BTreeMap<ExecutionId, Told>,
     /// Which process writes a journal.
     journals: BTreeMap<(ExecutionId, String), u64>,
     /// What job pods sent, by stored name.
@@ -104,6 +139,42 @@ struct Book {
     /// What they were told is stored, on which volume.
     acknowledged: BTreeMap<(u64, ExecutionId), BTreeSet<String>>,
     violation: Option<Violation>,
+}
+
+/// What the journals of an execution tell of its pods.
+#[derive(Debug, Default)]
+struct Told {
+    /// By name: the node's place in the list, and the attempt.
+    pods: BTreeMap<String, (usize, u32)>,
+    uids: BTreeSet<String>,
+    /// Attempts that have ended.
+    ends: BTreeSet<(usize, u32)>,
+}
+
+impl Told {
+    fn take(&mut self, bytes: &[u8]) {
+        for entry in entries_of(bytes).0 {
+            match entry {
+                Entry::Begun(_) => {}
+                Entry::Creating {
+                    index,
+                    attempt,
+                    pod,
+                } => _ = self.pods.insert(pod, (index, attempt)),
+                Entry::Created { uid, .. } => _ = self.uids.insert(uid),
+                Entry::AttemptEnded { index, attempt, .. } => {
+                    _ = self.ends.insert((index, attempt))
+                }
+                Entry::Ended(ended) => _ = self.ends.insert((ended.index, ended.attempts)),
+            }
+        }
+    }
+
+    fn has_end(&self, pod: &str) -> bool {
+        self.pods
+            .get(pod)
+            .is_some_and(|attempt| self.ends.contains(attempt))
+    }
 }
 
 /// The watches of the record, in the order in which they are taken.
@@ -117,7 +188,7 @@ const WATCHED: [&Row; 4] = [
 impl Record {
     pub(super) fn new(observed: Observed, log: EventLog) -> Self {
         let book = Book {
-            checker: Checker::new(observed.pool),
+            checker: Checker::new(observed.options.pool),
             observed,
             log,
             nodes: Nodes::default(),
@@ -129,7 +200,10 @@ impl Record {
             holder: String::new(),
             tampered_until: Instant::now(),
             state: StateRecord::default(),
+            ids: BTreeMap::new(),
+            cancelled: None,
             claimed: Instant::now(),
+            told: BTreeMap::new(),
             journals: BTreeMap::new(),
             sent: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
@@ -138,6 +212,10 @@ impl Record {
         Self {
             book: Arc::new(Mutex::new(book)),
             alarm: Arc::default(),
+            leads: Arc::new(watch::Sender::new(Leads {
+                holder: String::new(),
+                epoch: 0,
+            })),
         }
     }
 
@@ -169,9 +247,19 @@ impl Record {
         self.book().state.clone()
     }
 
-    /// The holder identity in the Lease.
-    pub(super) fn holder(&self) -> String {
-        self.book().holder.clone()
+    /// Whether a list of nodes that is made now has it as an eligible one.
+    pub(super) fn is_eligible(&self, node: &str) -> bool {
+        self.book().nodes.is_eligible(node)
+    }
+
+    /// The id of the execution that was due then; none before it has begun.
+    pub(super) fn id(&self, due: Timestamp) -> Option<ExecutionId> {
+        self.book().ids.get(&due).cloned()
+    }
+
+    /// Who leads, and each change of it.
+    pub(super) fn leads(&self) -> watch::Receiver<Leads> {
+        self.leads.subscribe()
     }
 
     /// What the pods of an execution did.
@@ -231,6 +319,16 @@ impl Record {
         if book.violation.is_some() {
             self.alarm.notify_one();
         }
+        let is_changed = {
+            let leads = self.leads.borrow();
+            leads.epoch != book.state.epoch || leads.holder != book.holder
+        };
+        if is_changed {
+            self.leads.set(Leads {
+                holder: book.holder.clone(),
+                epoch: book.state.epoch,
+            });
+        }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -247,6 +345,8 @@ impl Record {
                 .insert(pod.to_owned(), Arc::clone(&who.identity));
             let held = book.invariant_only_the_holder_acts(&who.identity, "creates", pod);
             book.blame(held);
+            let wanted = book.invariant_nothing_begins_in_what_is_cancelled(pod);
+            book.blame(wanted);
         });
     }
 
@@ -254,11 +354,22 @@ impl Record {
     pub(super) fn deletes(&self, who: &Who, pod: &str, uid: &str) {
         self.write(|book| {
             book.append(format_args!("{} deletes pod {pod}", who.identity));
-            book.asked.insert(uid.to_owned());
+            let is_first = book.asked.insert(uid.to_owned());
             book.note_deadline(uid);
             let held = book.invariant_only_the_holder_acts(&who.identity, "deletes", pod);
             book.blame(held);
+            if is_first {
+                let told = book.invariant_an_ended_pod_goes_only_when_its_end_is_told(pod, uid);
+                book.blame(told);
+            }
         });
+    }
+
+    /// A process has so many calls for pods in flight.
+    pub(super) fn calls(&self, who: &Who, in_flight: usize) {
+        if in_flight > IN_FLIGHT_MAX {
+            self.blame(format!("{} has {in_flight} calls in flight", who.identity));
+        }
     }
 
     /// A process sends the deletion of an execution's pods.
@@ -298,6 +409,14 @@ impl Record {
                 "{} writes {lines} lines to {file} of {execution}",
                 who.identity
             ));
+        });
+    }
+
+    /// Journals of the shared volume tell this, too.
+    pub(super) fn appended(&self, execution: &ExecutionId, bytes: &[u8]) {
+        self.write(|book| {
+            let told = book.told.entry(execution.clone()).or_default();
+            told.take(bytes);
         });
     }
 
@@ -343,7 +462,7 @@ impl Record {
 
     /// A job pod sends a post; says whether it has sent that report before.
     pub(super) fn sends(&self, post: &Post) -> bool {
-        let Some((id, name)) = stored_name(post) else {
+        let Some((id, name)) = post.stored_name() else {
             return false;
         };
         let mut is_repeated = false;
@@ -420,6 +539,8 @@ impl Book {
         }
         self.facts.remove(execution);
         self.asked_all.remove(execution);
+        self.ids.retain(|_, id| id != execution);
+        self.told.remove(execution);
         self.journals.retain(|(id, _), _| id != execution);
         self.sent.retain(|(id, _), _| id != execution);
         self.creators
@@ -499,8 +620,27 @@ impl Book {
             let claim = record.in_progress.as_ref();
             claim.map(|claim| claim.scheduled_time)
         };
+        let disturbances = &self.observed.disturbances;
         if claimed(record) != claimed(&before) {
             self.claimed = Instant::now();
+            disturbances.show(Sign::Claim, None);
+        }
+        let in_progress = record.in_progress.as_ref();
+        self.cancelled = (in_progress.is_some_and(|claim| claim.cancelled.is_some()))
+            .then(|| self.cancelled.unwrap_or_else(Instant::now));
+        let once = self.invariant_a_tick_is_claimed_once(&before);
+        self.blame(once);
+        let ticked =
+            self.invariant_a_tick_is_dropped_only_where_another_execution_is_in_progress(&before);
+        self.blame(ticked);
+        let (record, disturbances) = (&self.state, &self.observed.disturbances);
+        let (now, then) = (record.by_hand.clone(), before.by_hand.clone());
+        let (now, then) = (now.unwrap_or_default(), then.unwrap_or_default());
+        if now.trigger != then.trigger {
+            disturbances.show(Sign::Trigger, None);
+        }
+        if now.cancel != then.cancel {
+            disturbances.show(Sign::Cancel, None);
         }
         if record.epoch > before.epoch {
             self.observed.disturbances.show(Sign::TakeOver, None);
@@ -509,15 +649,19 @@ impl Book {
             return self.blame(Err("the state record goes back".to_owned()));
         }
         let opened = before.in_progress.and_then(|claim| claim.id);
-        let open = record
-            .in_progress
-            .as_ref()
-            .and_then(|claim| claim.id.clone());
-        if let Some(id) = opened
-            && open.as_ref() != Some(&id)
+        let open = record.in_progress.as_ref().and_then(|claim| {
+            let id = claim.id.clone()?;
+            let of_schedule = claim.trigger == Trigger::Schedule;
+            Some((id, of_schedule.then_some(claim.scheduled_time)))
+        });
+        if let Some((id, Some(due))) = &open {
+            self.ids.insert(*due, id.clone());
+        }
+        if let Some(closed) = opened
+            && open.is_none_or(|(id, _)| id != closed)
         {
-            let closed = self.closed(&id);
-            self.blame(closed);
+            let as_it_was = self.closed(&closed);
+            self.blame(as_it_was);
         }
     }
 
@@ -556,7 +700,7 @@ impl Book {
             ));
         }
         for node in &summary.nodes {
-            self.observed.refused(node);
+            self.observed.refused(node)?;
         }
         summaries::check(&summary, facts)
     }
@@ -595,14 +739,11 @@ impl Book {
         let Some(execution) = metadata.labels.get(EXECUTION_LABEL) else {
             return;
         };
-        let job_pod = JobPod {
-            uid: &metadata.uid,
-            name: &metadata.name,
-            node: pod.text("/spec/nodeName"),
+        let job_pod = JobPod::of(
+            pod,
             execution,
-            phase: PodPhase::parse(Some(phase)),
-            is_late: self.observed.late_pods.contains(&metadata.name),
-        };
+            self.observed.late_pods.contains(&metadata.name),
+        );
         let checked = if is_deleted {
             self.pod_removed(&job_pod)
         } else {
@@ -617,15 +758,28 @@ impl Book {
         let standing = (self.standing)
             .entry(Arc::clone(job_pod.uid))
             .or_insert_with(|| Standing::new(job_pod, node_uid));
+        let had_ended = standing.has_ended;
         if let Some(kind) = standing.seen(pod) {
             self.observed.disturbances.fired(kind, None);
         }
+        let ends = standing.has_ended && !had_ended && !job_pod.is_late;
         if let Some(id) = ExecutionId::parse(job_pod.execution) {
             let facts = self.facts.entry(id).or_default();
             facts.pod_seen(job_pod, is_new);
+            if ends {
+                facts.ended(job_pod.node);
+            }
         }
         if !is_new {
             return self.checker.pod_stored(job_pod);
+        }
+        self.invariant_an_execution_ends_with_the_template_it_began_with(job_pod, pod)?;
+        self.invariant_attempts_are_as_configured(job_pod)?;
+        if !job_pod.is_late && self.nodes.is_ineligible_since(job_pod.node, self.claimed) {
+            return Err(format!(
+                "pod {} is created on a node that has not been eligible since its execution was claimed",
+                job_pod.name
+            ));
         }
         let limits = &self.observed.config;
         for (uid, standing) in &self.standing {
@@ -648,34 +802,195 @@ impl Book {
             return Err(format!("pod {} has no execution", job_pod.name));
         };
         self.checker.pod_removed(job_pod)?;
-        self.standing.remove(job_pod.uid);
+        let standing = self.standing.remove(job_pod.uid);
+        let is_overdue =
+            (standing.as_ref()).is_some_and(|standing| standing.is_overdue(&self.observed.config));
+        if let Some(facts) = self.facts.get_mut(&id) {
+            if standing
+                .as_ref()
+                .is_some_and(|standing| !standing.has_ended && !job_pod.is_late)
+            {
+                facts.ended(job_pod.node);
+            }
+            if is_overdue {
+                facts.deleted_overdue(job_pod.node);
+            }
+        }
         let is_asked = self.asked.remove(&**job_pod.uid) || self.asked_all.contains(&id);
+        if !is_asked && standing.is_some_and(|standing| standing.has_ended) {
+            let disturbances = &self.observed.disturbances;
+            if self.observed.options.timeline.enables(Disturbance::PodGc) {
+                disturbances.fired(Disturbance::PodGc, None);
+            }
+        }
         if !is_asked && let Some(facts) = self.facts.get_mut(&id) {
             facts.removed_by_others(job_pod.node);
         }
         // Without a journal that tells of it nobody can know that it was there.
-        let is_unknown = !is_asked && !self.is_journaled(&id, job_pod.uid);
+        let is_journaled =
+            (self.told.get(&id)).is_some_and(|told| told.uids.contains(&**job_pod.uid));
+        let is_unknown = !is_asked && !is_journaled;
         if self.observed.volume.is_none() || is_unknown {
             self.checker.allow_again(&id, job_pod);
         }
         Ok(())
     }
 
-    fn is_journaled(&self, id: &ExecutionId, uid: &str) -> bool {
-        let Some(volume) = &self.observed.volume else {
-            return false;
+    /// Once what is under way has been sent.
+    fn invariant_nothing_begins_in_what_is_cancelled(&self, pod: &str) -> Result<(), Violation> {
+        let id = self
+            .state
+            .in_progress
+            .as_ref()
+            .and_then(|claim| claim.id.as_ref());
+        let is_of_it = id.is_some_and(|id| pod.contains(id.as_str()));
+        match self.cancelled {
+            Some(since) if is_of_it && since.elapsed() > SENT_WITHIN => Err(format!(
+                "pod {pod} is created {} s after its execution was cancelled",
+                since.elapsed().as_secs()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of what a replica deletes and nobody wants stopped.
+    fn invariant_an_ended_pod_goes_only_when_its_end_is_told(
+        &self,
+        pod: &str,
+        uid: &str,
+    ) -> Result<(), Violation> {
+        let Some((standing, volume)) = self.standing.get(uid).zip(self.observed.volume.as_ref())
+        else {
+            return Ok(());
         };
-        (0..=self.state.epoch).any(|epoch| {
-            let journal = volume.store().get(id, &file_name(epoch));
-            let tells = |text: &str| text.contains(uid);
-            journal.is_some_and(|journal| std::str::from_utf8(&journal).is_ok_and(tells))
-        })
+        let Some(id) = standing.execution.as_ref().filter(|_| standing.has_ended) else {
+            return Ok(());
+        };
+        let is_stopped = standing.is_overdue(&self.observed.config)
+            || self.cancelled.is_some()
+            || self.observed.late_pods.contains(pod)
+            || !standing.has_stood_on_a_ready_node(&self.nodes);
+        let is_told = self.told.get(id).is_some_and(|told| told.has_end(pod));
+        if is_stopped || is_told {
+            return Ok(());
+        }
+        let summary = volume.store().get(id, summary::FILE_NAME);
+        let summary =
+            summary.and_then(|bytes| serde_json::from_slice::<ExecutionSummary>(&bytes).ok());
+        if summary.is_some_and(|summary| summary.end_time.is_some()) {
+            return Ok(());
+        }
+        Err(format!(
+            "pod {pod} has ended, and is deleted before the volume tells how"
+        ))
+    }
+
+    fn invariant_a_tick_is_claimed_once(&self, before: &StateRecord) -> Result<(), Violation> {
+        let claims = |record: &StateRecord| [record.in_progress.clone(), record.next.clone()];
+        let known: Vec<Claim> = claims(before).into_iter().flatten().collect();
+        let new = claims(&self.state).into_iter().flatten().find(|claim| {
+            let is_tick = claim.trigger == Trigger::Schedule;
+            is_tick && !known.iter().any(|known| known.is_same(claim))
+        });
+        match new {
+            Some(claim) if before.last_scheduled_time >= Some(claim.scheduled_time) => {
+                Err(format!(
+                    "the execution due at {} is claimed when {:?} has been handled",
+                    claim.scheduled_time, before.last_scheduled_time
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was missed is run late, the newest of it; without a trigger nothing begins that the state record does not show.
+    fn invariant_a_tick_is_dropped_only_where_another_execution_is_in_progress(
+        &self,
+        before: &StateRecord,
+    ) -> Result<(), Violation> {
+        let (last, now) = (before.last_scheduled_time, self.state.last_scheduled_time);
+        let is_handled = last.is_some() && now > last;
+        let is_busy = before.in_progress.is_some() || before.next.is_some();
+        let is_triggered = self.observed.options.timeline.enables(Disturbance::Trigger);
+        // A new schedule has missed nothing.
+        let is_rescheduled = self.state.schedule != before.schedule;
+        if !is_handled || is_busy || is_triggered || is_rescheduled {
+            return Ok(());
+        }
+        let claims = [&self.state.in_progress, &self.state.next];
+        let mut claimed = claims.into_iter().flatten();
+        if claimed.any(|claim| Some(claim.scheduled_time) == now) {
+            return Ok(());
+        }
+        Err(format!(
+            "the execution due at {now:?} was dropped, and none was in progress"
+        ))
+    }
+
+    /// No more attempts than are allowed, and not before the pause; where clocks agree, since the journal tells a successor the time.
+    fn invariant_attempts_are_as_configured(&self, job_pod: &JobPod<'_>) -> Result<(), Violation> {
+        let attempt = attempt_of(job_pod);
+        let options = &self.observed.options;
+        if attempt > options.retries + 1 {
+            return Err(format!(
+                "pod {} is of attempt {attempt}, with {} retries",
+                job_pod.name, options.retries
+            ));
+        }
+        let id = ExecutionId::parse(job_pod.execution);
+        let facts = id.and_then(|id| self.facts.get(&id));
+        let ended = facts.and_then(|facts| facts.ended_at(job_pod.node));
+        let clocks = [Disturbance::ClockSkew, Disturbance::ClockStep];
+        let clocks_agree = !clocks.iter().any(|kind| options.timeline.enables(*kind));
+        if attempt == 1 || job_pod.is_late || !clocks_agree {
+            return Ok(());
+        }
+        let pause = attempt_backoff(attempt - 1).mul_f64(0.98);
+        match ended.map(|ended| ended.elapsed()) {
+            Some(after) if after < pause => Err(format!(
+                "pod {} is created {} s after the attempt before, and the pause is {} s",
+                job_pod.name,
+                after.as_secs_f64(),
+                pause.as_secs_f64()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the volume tells a new leader of it; the pool's size is of the same version.
+    fn invariant_an_execution_ends_with_the_template_it_began_with(
+        &mut self,
+        job_pod: &JobPod<'_>,
+        pod: &Stored,
+    ) -> Result<(), Violation> {
+        if job_pod.is_late || self.observed.volume.is_none() {
+            return Ok(());
+        }
+        let container = pod.list("/spec/containers").first();
+        let image = container.and_then(|container| container["image"].as_str());
+        let Some(version) = image.and_then(version_of_image) else {
+            return Err(format!("pod {} has the image {image:?}", job_pod.name));
+        };
+        self.checker
+            .set_pool(self.observed.options.pool_of(version));
+        let Some(id) = ExecutionId::parse(job_pod.execution) else {
+            return Ok(());
+        };
+        let facts = self.facts.entry(id).or_default();
+        let first = *facts.version.get_or_insert(version);
+        if first == version {
+            return Ok(());
+        }
+        Err(format!(
+            "pod {} is made of version {version} of the template, and its execution began with {first}",
+            job_pod.name
+        ))
     }
 
     fn post_answered(&mut self, who: &Who, volume: &Volume, post: &Post, attempt: &Attempt) {
         let path = post.url.split_once("/report/").map_or("", |(_, path)| path);
         self.append(format_args!("post {path} to {}: {attempt}", who.identity));
-        let Some((id, name)) = stored_name(post) else {
+        let Some((id, name)) = post.stored_name() else {
             return;
         };
         if !attempt.succeeded() {
@@ -714,17 +1029,4 @@ impl Book {
         }
         Ok(())
     }
-}
-
-/// The execution of a post, and the name under which it is stored; none for an event.
-fn stored_name(post: &Post) -> Option<(ExecutionId, String)> {
-    let (_, path) = post.url.split_once("/report/")?;
-    let mut segments = path.split('/');
-    let (node, id) = (segments.next()?, ExecutionId::parse(segments.next()?)?);
-    let name = match post.kind {
-        PostKind::Result => format!("{node}.json"),
-        PostKind::File => format!("{node}-{FILE_NAME}"),
-        PostKind::Event => return None,
-    };
-    Some((id, name))
 }

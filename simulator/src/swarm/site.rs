@@ -18,6 +18,7 @@ use controller::http::callback::{Authentication, CallbackRules};
 use controller::http::relay::{self, Relay};
 use controller::metrics::Metrics;
 use controller::ports::cluster::Cluster;
+use controller::runtime::configuration::{ConfigMapSource, Configuration, Data};
 use controller::runtime::replica::{Replica, ReplicaHandle};
 use controller::runtime::{PortSet, Settings};
 use futures::future::BoxFuture;
@@ -35,17 +36,21 @@ use crate::apiserver::ApiServer;
 use crate::callback::{Attempt, InProcess, Transport};
 use crate::clock::SimClock;
 use crate::faults::Faults;
-use crate::job::Post;
+use crate::job::{CONFIG_KEY, Post};
 use crate::network::Network;
 use crate::report_store::MemoryReportStore;
 use crate::rng::{Seed, SimEntropy, Stream};
-use crate::world::{NAMESPACE, Scenario};
+use crate::world::{NAMESPACE, POD_TEMPLATE_KEY, Scenario};
 
 /// How long a process that was told to end gets: Kubernetes' default.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// What a process that has handed over gets to answer what is under way.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// How wrong the rates of clocks are at most, in parts per million: twenty times what NTP puts up with, and within what the times of
+/// the Lease leave.
+const RATE_PPM_MAX: u64 = 10_000;
 
 /// What signs the requests that replicas pass on.
 const KEY: &[u8; KEY_BYTES] = b"the replicas of a swarm share it";
@@ -58,7 +63,8 @@ const PORT: u16 = 8090;
 pub(super) struct Site {
     pub(super) options: SwarmOptions,
     pub(super) seed: Seed,
-    pub(super) scenario: Scenario,
+    /// The configuration that is in the ConfigMap where that is not broken, and its version.
+    configured: Mutex<(u32, Scenario)>,
     pub(super) api: ApiServer,
     /// The clock of the API server, which is right.
     pub(super) clock: SimClock,
@@ -153,6 +159,7 @@ impl Replicas {
                 who: parts.who,
                 record: parts.record,
                 disturbances: parts.disturbances,
+                in_flight: Arc::default(),
             };
             let ports = PortSet {
                 cluster,
@@ -207,13 +214,18 @@ pub(super) fn new_volume(
 impl Site {
     pub(super) fn new(ground: Ground) -> Arc<Self> {
         let seed = Seed::of_run(ground.options.seed);
+        let rates = ground.options.timeline.enables(Disturbance::ClockRate);
         let place = |number: u32| {
             let own = || {
                 let (clock, options) = (&ground.clock, &ground.options);
                 new_volume(1 + u64::from(number), clock, options, &ground.disturbances)
             };
             Place {
-                clock: ground.clock.separate(),
+                clock: ground.clock.separate().at_rate(if rates {
+                    rate(&mut seed.stream(&format!("rate/{number}")))
+                } else {
+                    0
+                }),
                 state: Mutex::new(PlaceState {
                     volume: ground.volume.clone().unwrap_or_else(own),
                     process: None,
@@ -226,7 +238,7 @@ impl Site {
         let places = (0..ground.options.replicas).map(place).collect();
         Arc::new(Self {
             options: ground.options,
-            scenario: ground.scenario,
+            configured: Mutex::new((0, ground.scenario)),
             api: ground.api,
             clock: ground.clock,
             faults: ground.faults,
@@ -294,8 +306,19 @@ impl Site {
         self.answers_to_lose.store(count, Ordering::Relaxed);
     }
 
+    /// The configuration as it was last changed.
+    pub(super) fn scenario(&self) -> Scenario {
+        self.configured().1.clone()
+    }
+
+    pub(super) fn configured(&self) -> MutexGuard<'_, (u32, Scenario)> {
+        let configured = self.configured.lock();
+        configured.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on everything works.
     pub(super) fn heal(&self) {
+        self.restore_config_map();
         self.is_healed.store(true, Ordering::Relaxed);
         self.healed.notify_waiters();
         self.faults.heal();
@@ -345,7 +368,7 @@ impl Site {
         let number = process.who.number;
         self.record
             .note(format_args!("process {number} starts as {name}"));
-        let mut replica = tokio::spawn(replica);
+        let mut replica = tokio::spawn(process.life.clone().main(replica));
         let handed_over = async {
             process.handle.handed_over().await;
             // What is under way is answered in this time.
@@ -391,12 +414,13 @@ impl Site {
             number,
             identity: Arc::clone(&identity),
         };
-        let config = &self.scenario.config;
+        let scenario = self.scenario();
+        let config = &scenario.config;
         let metrics = Arc::new(Metrics::new(config));
         let address = format!("10.128.{slot}.{pod}");
         let tokens = CallbackTokens::new(key_for(Purpose::Callback));
         let settings = Settings {
-            template: self.scenario.template.clone(),
+            template: scenario.template.clone(),
             namespace: NAMESPACE.to_owned(),
             instance: identity.to_string(),
             pod_ip: Some(address.clone()),
@@ -404,7 +428,7 @@ impl Site {
             owner: None,
             variables: ExtensionVariables::default(),
             config: config.clone(),
-            config_map: None,
+            config_map: Some(ConfigMapSource::new(config.name.as_str(), read_config_map)),
             tokens: Some(tokens.clone()),
         };
         let me = Identity {
@@ -499,6 +523,26 @@ impl Site {
             process.life.kill();
         });
     }
+}
+
+/// What the data of the ConfigMap means to a replica.
+fn read_config_map(data: &Data) -> Result<Configuration, Vec<String>> {
+    let text = |key: &str| data.get(key).map(String::as_str);
+    let (Some(config), Some(template)) = (text(CONFIG_KEY), text(POD_TEMPLATE_KEY)) else {
+        return Err(vec!["a key is missing".to_owned()]);
+    };
+    let (scenario, _) = Scenario::new(Some(config), Some(template))?;
+    Ok(Configuration {
+        config: scenario.config,
+        template: scenario.template,
+        variables: ExtensionVariables::default(),
+    })
+}
+
+/// How much faster the clock of a replica goes, in parts per million.
+fn rate(stream: &mut Stream) -> i32 {
+    let drawn = i32::try_from(stream.between(0, 2 * RATE_PPM_MAX)).unwrap_or(0);
+    drawn - i32::try_from(RATE_PPM_MAX).unwrap_or(0)
 }
 
 fn key_for(purpose: Purpose) -> SigningKey {

@@ -27,6 +27,10 @@ struct Node {
     /// When it got that uid.
     since: Instant,
     not_ready_since: Option<Instant>,
+    /// When it was last seen not to be.
+    last_not_ready: Option<Instant>,
+    /// Since when it is NotReady or cordoned.
+    ineligible_since: Option<Instant>,
 }
 
 impl Nodes {
@@ -41,15 +45,27 @@ impl Nodes {
                 uid: Arc::clone(&metadata.uid),
                 since: Instant::now(),
                 not_ready_since: None,
+                last_not_ready: None,
+                ineligible_since: None,
             });
         if known.uid != metadata.uid {
             known.uid = Arc::clone(&metadata.uid);
             known.since = Instant::now();
         }
+        let was_ready = known.not_ready_since.is_none();
+        if !(is_ready && was_ready) {
+            known.last_not_ready = Some(Instant::now());
+        }
         known.not_ready_since = if is_ready {
             None
         } else {
             Some(known.not_ready_since.unwrap_or_else(Instant::now))
+        };
+        let is_cordoned = node.pointer("/spec/unschedulable") == Some(&Value::Bool(true));
+        known.ineligible_since = if is_ready && !is_cordoned {
+            None
+        } else {
+            Some(known.ineligible_since.unwrap_or_else(Instant::now))
         };
     }
 
@@ -61,6 +77,16 @@ impl Nodes {
     pub(super) fn uid_at(&self, name: &str, then: Instant) -> Option<Arc<str>> {
         let node = self.0.get(name).filter(|node| node.since <= then)?;
         Some(Arc::clone(&node.uid))
+    }
+
+    /// Whether no list of nodes that was made after that time can have it as an eligible one.
+    pub(super) fn is_ineligible_since(&self, name: &str, then: Instant) -> bool {
+        let since = self.0.get(name).and_then(|node| node.ineligible_since);
+        since.is_some_and(|since| since < then)
+    }
+
+    pub(super) fn is_eligible(&self, name: &str) -> bool {
+        (self.0.get(name)).is_some_and(|node| node.ineligible_since.is_none())
     }
 
     pub(super) fn is_ready(&self, name: &str) -> bool {
@@ -120,12 +146,21 @@ impl Standing {
         odd
     }
 
-    /// Whether it is past a deadline.
+    /// Whether it may be past a deadline, on the clock of some replica.
     pub(super) fn is_overdue(&self, config: &Config) -> bool {
-        let passed = |since: Instant, limit: Duration| since.elapsed() >= limit;
+        let passed = |since: Instant, limit: Duration| since.elapsed() >= limit.mul_f64(0.98);
         let runs_too_long = (self.running_since.zip(config.pod_run_deadline))
             .is_some_and(|(since, limit)| passed(since, limit));
         runs_too_long || passed(self.created, config.pod_start_deadline)
+    }
+
+    /// Whether its node has been there and ready for as long as the pod has.
+    pub(super) fn has_stood_on_a_ready_node(&self, nodes: &Nodes) -> bool {
+        let node = nodes.0.get(&*self.node);
+        node.is_some_and(|node| {
+            let is_same = Some(&node.uid) == self.node_uid.as_ref();
+            is_same && node.last_not_ready.is_none_or(|last| last < self.created)
+        })
     }
 
     /// Whether it has begun to run.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use controller::core::state::{NodeState, Reason};
 use controller::core::summary::{ExecutionSummary, NodeSummary};
 use controller::core::views::PodPhase;
+use tokio::time::Instant;
 
 use crate::checker::{JobPod, Violation};
 
@@ -13,6 +14,8 @@ use crate::checker::{JobPod, Violation};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     nodes: BTreeMap<Box<str>, NodeFacts>,
+    /// The version of the template that its pods are made of.
+    pub(super) version: Option<u32>,
     /// Whether the execution is no longer in progress.
     pub(super) is_closed: bool,
 }
@@ -29,9 +32,11 @@ struct NodeFacts {
     has_late_pod: bool,
     /// Somebody deleted a pod.
     was_deleted: bool,
-    /// A replica deleted a pod that was old enough to be past a deadline.
+    /// A pod was deleted that was old enough to be past a deadline.
     was_overdue: bool,
     result_acknowledged: bool,
+    /// When the newest pod that ended did, or went.
+    ended: Option<Instant>,
 }
 
 impl Facts {
@@ -48,6 +53,15 @@ impl Facts {
 
     pub(super) fn deleted_overdue(&mut self, node: &str) {
         self.node(node).was_overdue = true;
+    }
+
+    pub(super) fn ended(&mut self, node: &str) {
+        self.node(node).ended = Some(Instant::now());
+    }
+
+    /// When the newest pod of the node that has ended did, or went.
+    pub(super) fn ended_at(&self, node: &str) -> Option<Instant> {
+        self.nodes.get(node)?.ended
     }
 
     pub(super) fn result_acknowledged(&mut self, node: &str) {
@@ -119,15 +133,13 @@ fn check_node(node: &NodeSummary, facts: &NodeFacts) -> Result<(), &'static str>
         NodeState::Waiting | NodeState::Running => Err("and its execution has ended"),
         NodeState::Excluded | NodeState::NotStarted if facts.pods > 0 => Err("and had a pod"),
         NodeState::Succeeded if !facts.has_succeeded => Err("and no pod of it succeeded"),
-        NodeState::Failed if facts.has_succeeded && !is_explained(facts) => {
+        NodeState::Failed if facts.has_succeeded && !is_explained(node, facts) => {
             Err("and its pod succeeded")
         }
         NodeState::Failed if facts.pods == 0 && !is_without_pod(node.reason) => {
             Err("and had no pod")
         }
-        NodeState::Failed
-            if is_of_deadline(node.reason) && !facts.was_overdue && !facts.was_deleted =>
-        {
+        NodeState::Failed if is_of_deadline(node.reason) && !facts.was_overdue => {
             Err("and no pod of it was old enough")
         }
         _ => Ok(()),
@@ -135,9 +147,10 @@ fn check_node(node: &NodeSummary, facts: &NodeFacts) -> Result<(), &'static str>
 }
 
 /// Whether a node may have failed though a pod of it succeeded: it was deleted before anybody could know, or its result was not
-/// accepted, and another attempt failed.
-fn is_explained(facts: &NodeFacts) -> bool {
-    facts.was_deleted || facts.was_overdue || !facts.result_acknowledged
+/// accepted, and another attempt failed, or it was to be stopped when it did.
+fn is_explained(node: &NodeSummary, facts: &NodeFacts) -> bool {
+    let is_cancelled = node.reason == Some(Reason::Cancelled);
+    is_cancelled || facts.was_deleted || facts.was_overdue || !facts.result_acknowledged
 }
 
 fn is_of_deadline(reason: Option<Reason>) -> bool {
@@ -148,6 +161,12 @@ fn is_of_deadline(reason: Option<Reason>) -> bool {
 fn is_without_pod(reason: Option<Reason>) -> bool {
     matches!(
         reason,
-        Some(Reason::Refused | Reason::Template | Reason::PreviousPod | Reason::ExecutionDeadline)
+        Some(
+            Reason::Refused
+                | Reason::Cancelled
+                | Reason::Template
+                | Reason::PreviousPod
+                | Reason::ExecutionDeadline
+        )
     )
 }

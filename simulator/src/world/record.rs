@@ -7,7 +7,6 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use controller::core::ids::ExecutionId;
-use controller::core::views::PodPhase;
 use controller::metrics::Metrics;
 use controller::ports::clock::{Clock as _, Monotonic};
 use tokio::sync::Notify;
@@ -18,7 +17,7 @@ use crate::checker::{Checker, JobPod, Peaks, Seen, Violation};
 use crate::clock::SimClock;
 use crate::event_log::EventLog;
 use crate::faulty_cluster::LatePods;
-use crate::job::{EXECUTION_LABEL, FILE_NAME, Post, PostKind};
+use crate::job::{EXECUTION_LABEL, Post, PostKind};
 use crate::report_store::MemoryReportStore;
 use crate::state::{Selector, Stored, WatchEvent, WatchFrom, resource};
 
@@ -191,14 +190,11 @@ impl Book {
         let Some(execution) = metadata.labels.get(EXECUTION_LABEL) else {
             return;
         };
-        let job_pod = JobPod {
-            uid: &metadata.uid,
-            name: &metadata.name,
-            node: pod.text("/spec/nodeName"),
+        let job_pod = JobPod::of(
+            pod,
             execution,
-            phase: PodPhase::parse(Some(phase)),
-            is_late: self.observed.late_pods.contains(&metadata.name),
-        };
+            self.observed.late_pods.contains(&metadata.name),
+        );
         let checked = if matches!(event, WatchEvent::Deleted(_)) {
             self.checker.pod_removed(&job_pod)
         } else {
@@ -252,17 +248,13 @@ fn invariant_what_is_acknowledged_is_stored(
     path: &str,
     post: &Post,
 ) -> Result<(), Violation> {
-    let mut segments = path.split('/');
-    let (Some(node), Some(execution)) = (segments.next(), segments.next()) else {
-        return Err(format!("a callback URL without a pair: {}", post.url));
+    let Some((id, name)) = post.stored_name() else {
+        return match post.kind {
+            PostKind::Event => Ok(()),
+            _ => Err(format!("a callback URL without a pair: {}", post.url)),
+        };
     };
-    let name = match post.kind {
-        PostKind::Result => format!("{node}.json"),
-        PostKind::File => format!("{node}-{FILE_NAME}"),
-        PostKind::Event => return Ok(()),
-    };
-    let execution = ExecutionId::parse(execution);
-    let stored = execution.and_then(|id| store.get(&id, &name));
+    let stored = store.get(&id, &name);
     if stored.as_ref() == Some(&post.body) {
         Ok(())
     } else {

@@ -17,6 +17,9 @@ use crate::state::{Target, WriteOptions, resource};
 /// The controller's namespace.
 pub(crate) const NAMESPACE: &str = "batch";
 
+/// The key of the pod template in the ConfigMap.
+pub(crate) const POD_TEMPLATE_KEY: &str = "pod-template.yaml";
+
 /// Where job pods call back where the configuration names no Service.
 pub(super) const POD_IP: &str = "10.128.0.1";
 
@@ -68,7 +71,7 @@ spec:
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub(crate) config: Config,
-    pub(super) config_yaml: String,
+    pub(crate) config_yaml: String,
     pub(crate) template: PodTemplate,
     pub(crate) start: Timestamp,
 }
@@ -171,13 +174,17 @@ impl Scenario {
         self.config.metrics.gauges.len() + 2
     }
 
+    /// The data of the controller's ConfigMap.
+    pub(crate) fn data(&self) -> serde_json::Value {
+        json!({CONFIG_KEY: self.config_yaml, POD_TEMPLATE_KEY: self.template.text()})
+    }
+
     /// Creates the controller's namespace, ConfigMap and Service.
     pub(crate) fn create_objects(&self, api: &ApiServer) {
         let now = api.now();
         let create = |target: Target<'_>, object: serde_json::Value| {
             api.with_state(|state| state.create(now, target, object, WriteOptions::default()))
         };
-        let data = json!({CONFIG_KEY: self.config_yaml, "pod-template.yaml": self.template.text()});
         let objects = [
             (
                 Target::cluster(&resource::NAMESPACES, ""),
@@ -185,7 +192,7 @@ impl Scenario {
             ),
             (
                 Target::new(&resource::CONFIG_MAPS, NAMESPACE, ""),
-                json!({"metadata": {"name": self.config.name}, "data": data}),
+                json!({"metadata": {"name": self.config.name}, "data": self.data()}),
             ),
         ];
         for (target, object) in objects {

@@ -1,7 +1,6 @@
 //! Creating pods: a create is repeated while its failure is transient, and one without an answer is in doubt until the API server
 //! says what exists.
 
-use super::timers::Alarm;
 use super::{CreateError, Effect, Execution};
 use crate::core::backoff::backoff;
 use crate::core::failure::{ClusterError, ClusterErrorKind};
@@ -55,9 +54,8 @@ impl Execution {
             node.newest_uid = Some(pod.uid.clone());
             node.started = Some(now);
             effects.push(Effect::PodKnown { index });
-            let (attempt, is_unwanted) = (node.attempts, node.overdue.is_some());
-            let due = now.monotonic.after(self.limits.pod_start_deadline);
-            self.set_alarm(due, index, Alarm::Start { attempt });
+            let is_unwanted = node.overdue.is_some();
+            self.start_in_time(now, index);
             if is_unwanted {
                 self.stop_pod(now, index, pod.uid.clone(), effects);
             }
@@ -83,9 +81,11 @@ impl Execution {
         {
             uid.clone_from(&pod.uid);
             node.newest_uid = Some(pod.uid.clone());
+            node.running_since = None;
             node.step += 1;
             node.is_doubtful = true;
             effects.push(Effect::PodKnown { index });
+            self.start_in_time(now, index);
         }
         self.decided(now, index, pod, effects);
     }

@@ -1,5 +1,6 @@
 //! Pods that pass a deadline: they are deleted, and their slot is free when they have gone; one that does not go in time is given
-//! up with its node. Every duration counts on our monotonic clock, from what we observed.
+//! up with its node. Every duration counts on our monotonic clock, from what we observed; that a pod has passed one is decided from
+//! a read of it.
 
 use std::time::Duration;
 
@@ -47,18 +48,43 @@ impl Execution {
             return;
         }
         node.running_since = Some(now.monotonic);
-        let attempt = node.attempts;
         if let Some(limit) = self.limits.pod_run_deadline {
-            self.set_alarm(now.monotonic.after(limit), index, Alarm::Run { attempt });
+            self.set_alarm(now.monotonic.after(limit), index, Alarm::Deadline);
         }
     }
 
-    /// `podStartDeadline` has passed. What the kubelet says of the reason is the reason: it has tried all the while.
-    pub(super) fn start_overdue(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
+    /// From now on the pod has time to start.
+    pub(super) fn start_in_time(&mut self, now: Now, index: usize) {
+        let due = now.monotonic.after(self.limits.pod_start_deadline);
+        self.nodes[index].start_by = Some(due);
+        self.set_alarm(due, index, Alarm::Deadline);
+    }
+
+    /// Whether the pod has passed a deadline, as far as we know of it.
+    pub(super) fn is_past_deadline(&self, now: Now, index: usize) -> bool {
         let node = &self.nodes[index];
-        if node.running_since.is_some() {
+        let due = match (node.running_since, self.limits.pod_run_deadline) {
+            (None, _) => node.start_by,
+            (Some(since), limit) => limit.map(|limit| since.after(limit)),
+        };
+        node.pod_uid().is_some() && due.is_some_and(|due| due <= now.monotonic)
+    }
+
+    /// The pod was read, and has not ended: one that has passed a deadline goes.
+    pub(super) fn keep_deadlines(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
+        if !self.is_past_deadline(now, index) {
             return;
         }
+        if self.nodes[index].running_since.is_some() {
+            self.run_overdue(now, index, effects);
+        } else {
+            self.start_overdue(now, index, effects);
+        }
+    }
+
+    /// What the kubelet says of the reason is the reason: it has tried all the while.
+    fn start_overdue(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
+        let node = &self.nodes[index];
         let seconds = self.limits.pod_start_deadline.as_secs();
         let failure = match &node.trouble {
             Some(trouble) => (
@@ -73,8 +99,7 @@ impl Execution {
         self.overdue(now, index, failure, effects);
     }
 
-    /// `podRunDeadline` has passed.
-    pub(super) fn run_overdue(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
+    fn run_overdue(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
         let seconds = self.limits.pod_run_deadline.unwrap_or_default().as_secs();
         let message = format!("the pod was still running after {seconds} s");
         self.overdue(now, index, (Reason::RunDeadline, message), effects);

@@ -97,13 +97,11 @@ impl Execution {
                 if let Some(node) = self.nodes.get_mut(index)
                     && node.state == NodeState::Running
                 {
-                    let attempt = node.attempts;
                     node.started = Some(now.at(time));
                     node.newest_uid = Some(uid.clone());
                     node.advance(Progress::Exists { uid });
                     // The time is of another machine's clock: a deadline counts from what this one has seen.
-                    let due = now.monotonic.after(self.limits.pod_start_deadline);
-                    self.set_alarm(due, index, Alarm::Start { attempt });
+                    self.start_in_time(now, index);
                 }
             }
             Entry::AttemptEnded {

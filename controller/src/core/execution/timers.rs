@@ -13,10 +13,8 @@ pub(super) enum Alarm {
     Call { step: u32 },
     /// The next attempt may begin.
     NextAttempt,
-    /// `podStartDeadline` of this attempt.
-    Start { attempt: u32 },
-    /// `podRunDeadline` of this attempt.
-    Run { attempt: u32 },
+    /// `podStartDeadline` or `podRunDeadline`.
+    Deadline,
     /// A pod on its way out has not gone.
     Stop,
     /// `nodeLostTimeout`.
@@ -73,11 +71,9 @@ impl Execution {
             Alarm::NextAttempt if node.state == NodeState::Waiting => {
                 self.again.push_back(index);
             }
-            Alarm::Start { attempt } if exists && attempt == node.attempts => {
-                self.start_overdue(now, index, effects);
-            }
-            Alarm::Run { attempt } if exists && attempt == node.attempts => {
-                self.run_overdue(now, index, effects);
+            // The watch may have been silent: what the pod has come to decides.
+            Alarm::Deadline if exists && self.is_past_deadline(now, index) => {
+                self.read(index, effects);
             }
             Alarm::Stop if exists && node.stop_by.is_some_and(|due| due <= now.monotonic) => {
                 self.never_stopped(now, index, effects);

@@ -125,6 +125,7 @@ impl Execution {
         match (node.progress.clone(), result) {
             (Progress::Exists { uid }, Ok(pod)) if pod.uid == uid => {
                 self.observe(now, index, &pod, effects);
+                self.keep_deadlines(now, index, effects);
             }
             (Progress::Exists { .. }, Ok(_)) => {
                 self.end_with_pod(now, index, pod_phase::gone(), effects);
