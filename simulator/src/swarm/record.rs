@@ -160,12 +160,18 @@ impl Told {
                     index,
                     attempt,
                     pod,
-                } => _ = self.pods.insert(pod, (index, attempt)),
-                Entry::Created { uid, .. } => _ = self.uids.insert(uid),
-                Entry::AttemptEnded { index, attempt, .. } => {
-                    _ = self.ends.insert((index, attempt))
+                } => {
+                    self.pods.insert(pod, (index, attempt));
                 }
-                Entry::Ended(ended) => _ = self.ends.insert((ended.index, ended.attempts)),
+                Entry::Created { uid, .. } => {
+                    self.uids.insert(uid);
+                }
+                Entry::AttemptEnded { index, attempt, .. } => {
+                    self.ends.insert((index, attempt));
+                }
+                Entry::Ended(ended) => {
+                    self.ends.insert((ended.index, ended.attempts));
+                }
             }
         }
     }

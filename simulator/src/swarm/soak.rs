@@ -193,7 +193,7 @@ impl Swarm {
             }
             let summary = self.until_ended(due, bound).await?;
             self.check_summary(&summary)?;
-            self.check_every_node_ran_once(&id, &summary)?;
+            check_every_node_ran_once(&summary)?;
             let facts = self.site.record.facts(&id);
             collected += facts.map_or(0, |facts| facts.removed_count());
             let asked = traffic.counts();
@@ -258,17 +258,16 @@ impl Swarm {
         }
         Ok(())
     }
+}
 
-    /// Every node has succeeded at its first attempt, and the summary names each report that was acknowledged.
-    fn check_every_node_ran_once(
-        &self,
-        id: &ExecutionId,
-        summary: &ExecutionSummary,
-    ) -> Result<(), Violation> {
-        let is_well = |node: &NodeSummary| node.state == NodeState::Succeeded && node.attempts == 1;
-        if let Some(node) = summary.nodes.iter().find(|node| !is_well(node)) {
-            return Err(format!("in {id} this node did not run once: {node:?}"));
-        }
-        Ok(())
+/// Every node has succeeded at its first attempt.
+fn check_every_node_ran_once(summary: &ExecutionSummary) -> Result<(), Violation> {
+    let is_well = |node: &NodeSummary| node.state == NodeState::Succeeded && node.attempts == 1;
+    match summary.nodes.iter().find(|node| !is_well(node)) {
+        Some(node) => Err(format!(
+            "in {} this node did not run once: {node:?}",
+            summary.id
+        )),
+        None => Ok(()),
     }
 }
