@@ -42,8 +42,8 @@ pub enum Command {
     Validate(ConfigurationFiles),
     /// Print the job pod of a node as it would be created.
     ///
-    /// Works without a cluster on files; what is not given as a file comes from the cluster's ConfigMap. The owner reference,
-    /// which only the running controller knows, is left out.
+    /// Works without a cluster on files; what is not given as a file comes from the cluster's ConfigMap. The owner
+    /// reference and the callback token, which only the running controller has, are left out.
     Render(RenderArguments),
     /// Print the next times at which the schedule is due.
     ///
@@ -149,8 +149,8 @@ pub struct RenderArguments {
     /// The namespace of the pod [default: the environment variable NAMESPACE, else default].
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// Where the pod would call back [default: the environment variable POD_IP, else the name of the Service
-    /// callbackServiceName, else 127.0.0.1].
+    /// Where the pod would call back [default: the name of the Service callbackServiceName, else the environment
+    /// variable POD_IP, else 127.0.0.1].
     #[arg(long, value_name = "HOST")]
     pub callback_address: Option<String>,
     /// Where the configuration comes from.

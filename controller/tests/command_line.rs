@@ -451,6 +451,12 @@ fn render_fills_in_what_it_is_not_told() {
     assert!(id.len() == 12 && id.starts_with("20"), "{id}");
     let pod = render(&[("NAMESPACE", "batch"), ("POD_IP", "10.1.2.3")]);
     assert_eq!(pod["metadata"]["namespace"], "batch");
+    assert_eq!(variable(&pod, "CALLBACK_SERVICE_NAME"), "audit-callback");
+    files.write(
+        "config.yaml",
+        &CONFIG.replace("callbackServiceName: audit-callback", ""),
+    );
+    let pod = render(&[("POD_IP", "10.1.2.3")]);
     assert_eq!(variable(&pod, "CALLBACK_SERVICE_NAME"), "10.1.2.3");
 }
 

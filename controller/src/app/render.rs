@@ -111,7 +111,7 @@ fn callback_address(
     config: &Config,
 ) -> String {
     (arguments.callback_address.clone())
-        .or_else(|| environment.pod_ip.clone())
         .or_else(|| config.callback_service_name.clone())
+        .or_else(|| environment.pod_ip.clone())
         .unwrap_or_else(|| "127.0.0.1".to_owned())
 }
