@@ -258,6 +258,12 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
                     "the leader still reads what kept executions left: try again",
                 ));
             }
+            None if self.handle.admits_every_pair() => {
+                return Err(HttpError::new(
+                    StatusCode::NOT_ACCEPTABLE,
+                    "node / execution ID not allowed: want a node's name, and a time as yyyyMMddHHmm or yyyyMMddHHmmss",
+                ));
+            }
             None => return Err(not_admitted()),
         };
         let attempt = match shown {
