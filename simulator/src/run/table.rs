@@ -106,6 +106,8 @@ fn window(report: &Report) -> Row {
     let window = &report.window;
     let used = report.makespan.longest_seconds / window.seconds;
     let pool = match window.smallest_pool {
+        // Where pods differ the smallest pool is an estimate.
+        Some(pool) if pool <= report.pool && used >= 1.0 => "it takes a larger pool".to_owned(),
         Some(pool) => format!("it takes a pool of {} at least", count(pool.into())),
         None => "no pool is enough, a pod takes longer".to_owned(),
     };
