@@ -9,11 +9,11 @@ pub mod own;
 mod series;
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::own::OwnMetrics;
-use self::series::{Exposition, SeriesStore, write_family_header, write_value};
+use self::series::{Exposition, Scrape, SeriesStore, write_family_header, write_value};
 use crate::config::Config;
 use crate::core::ids::ExecutionId;
 use crate::core::metric_families::VERSION;
@@ -129,14 +129,46 @@ impl Metrics {
         self.lock().series.series_count()
     }
 
-    /// Everything in Prometheus' text format, to be served as [`CONTENT_TYPE`].
+    /// Everything in Prometheus' text format, to be served as [`CONTENT_TYPE`], in parts of some ten kilobytes: of very many series
+    /// nobody has to wait for all.
+    pub fn scrape(self: &Arc<Self>) -> impl Iterator<Item = String> + Send + use<> {
+        let metrics = Arc::clone(self);
+        let mut scrape = None;
+        let mut has_more = true;
+        std::iter::from_fn(move || {
+            has_more.then(|| {
+                let mut text = String::new();
+                has_more = metrics.write_part(&mut scrape, &mut text);
+                text
+            })
+        })
+    }
+
+    /// As [`Self::scrape`], at once.
     #[must_use]
     pub fn render(&self) -> String {
-        let mut text = self.own.render();
+        let (mut text, mut scrape) = (String::new(), None);
+        loop {
+            let mut part = String::new();
+            let has_more = self.write_part(&mut scrape, &mut part);
+            text.push_str(&part);
+            if !has_more {
+                return text;
+            }
+        }
+    }
+
+    /// Writes the beginning, or goes on; whether there is more.
+    fn write_part(&self, scrape: &mut Option<Scrape>, text: &mut String) -> bool {
+        if scrape.is_none() {
+            text.push_str(&self.own.render());
+        }
         let exported = self.lock();
-        text.push_str(&exported.info);
-        exported.series.render(&mut text);
-        text
+        let scrape = scrape.get_or_insert_with(|| {
+            text.push_str(&exported.info);
+            exported.series.begin_scrape(text)
+        });
+        exported.series.write_part(scrape, text)
     }
 
     fn lock(&self) -> MutexGuard<'_, Exported> {

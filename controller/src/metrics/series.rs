@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::core::ids::ExecutionId;
 use crate::core::report::{GAUGE_SERIES_MAX, Results, Sample, SampleError, check_labels};
 use crate::core::series_forecast::SeriesForecast;
+
+/// What is written of a scrape at a time, about: a lock is held meanwhile.
+const PART_BYTES: usize = 32 << 10;
 
 /// The label value that stands for each node's newest execution.
 const LATEST: &str = "latest";
@@ -57,9 +61,41 @@ struct NodeSeries {
 
 type ExecutionSeries = BTreeMap<Box<str>, NodeSeries>;
 
+/// How far a scrape has come: what one series store wrote it goes on with.
+#[derive(Debug)]
+pub(super) struct Scrape {
+    /// [`SeriesStore::configured`] at its beginning.
+    configured: u64,
+    /// What of each family is written, in this order.
+    sources: Vec<Source>,
+    family: usize,
+    source: usize,
+    /// The last that was written of them.
+    node: Option<Box<str>>,
+}
+
+/// Whose series are written.
+#[derive(Debug)]
+enum Source {
+    Of(ExecutionId),
+    /// By node; see [`SeriesStore::latest`].
+    Latest(BTreeMap<Box<str>, Option<ExecutionId>>),
+}
+
+/// A family of per-node series.
+#[derive(Debug)]
+enum Family<'f> {
+    /// With its place in the configuration.
+    Gauge(usize, &'f GaugeLayout),
+    Processing(String),
+    Duration(String),
+}
+
 #[derive(Debug)]
 pub(super) struct SeriesStore {
     exposition: Exposition,
+    /// How often it was configured.
+    configured: u64,
     executions: BTreeMap<ExecutionId, ExecutionSeries>,
     current: Option<(ExecutionId, usize)>,
     /// Series in all of this, so that asking for it costs nothing.
@@ -137,6 +173,7 @@ impl SeriesStore {
     pub(super) fn new(exposition: Exposition) -> Self {
         Self {
             exposition,
+            configured: 0,
             executions: BTreeMap::new(),
             current: None,
             count: 0,
@@ -147,6 +184,7 @@ impl SeriesStore {
     /// Exports otherwise from now on. Samples stay with the gauge whose name and labels they were made for.
     pub(super) fn configure(&mut self, exposition: Exposition) {
         let old = std::mem::replace(&mut self.exposition, exposition);
+        self.configured += 1;
         let place = |old: &GaugeLayout| {
             let mut gauges = self.exposition.gauges.iter();
             gauges.position(|new| (&new.name, &new.labels) == (&old.name, &old.labels))
@@ -318,57 +356,89 @@ impl SeriesStore {
         self.count
     }
 
-    pub(super) fn render(&self, text: &mut String) {
+    /// What is to be written now, to be read on with [`Self::write_part`].
+    pub(super) fn begin_scrape(&self, text: &mut String) -> Scrape {
         self.render_current(text);
-        let latest = self.latest();
-        let exported: Vec<_> = self
-            .executions
-            .iter()
-            .rev()
+        let exported = (self.executions.iter().rev())
             .filter(|(_, nodes)| nodes.values().any(|series| !series.is_empty()))
-            .take(self.exposition.history)
-            .collect();
-        let each = |text: &mut String, write: &dyn Fn(&mut String, &str, &str, &NodeSeries)| {
-            for (id, nodes) in exported.iter().rev() {
-                for (node, series) in *nodes {
-                    write(text, id.as_str(), node, series);
-                }
+            .take(self.exposition.history);
+        let mut sources: Vec<_> = exported.map(|(id, _)| Source::Of(id.clone())).collect();
+        sources.reverse();
+        sources.extend(
+            self.exposition
+                .latest
+                .then(|| Source::Latest(self.latest())),
+        );
+        Scrape {
+            configured: self.configured,
+            sources,
+            family: 0,
+            source: 0,
+            node: None,
+        }
+    }
+
+    /// Writes on, about as much as [`PART_BYTES`]; whether there is more. What changes meanwhile is there as it was or as it is.
+    pub(super) fn write_part(&self, scrape: &mut Scrape, text: &mut String) -> bool {
+        // Of what was configured otherwise there is no rest.
+        let gauges = &self.exposition.gauges;
+        if scrape.configured != self.configured {
+            return false;
+        }
+        while scrape.family < gauges.len() + 2 {
+            let family = match scrape.family.checked_sub(gauges.len()) {
+                None => Family::Gauge(scrape.family, &gauges[scrape.family]),
+                Some(0) => Family::Processing(format!("{}_processing", self.exposition.prefix)),
+                Some(_) => Family::Duration(format!("{}_duration", self.exposition.prefix)),
+            };
+            if scrape.source == 0 && scrape.node.is_none() {
+                family.write_header(text);
             }
-            for (node, series) in &latest {
-                write(text, LATEST, node, series);
+            while let Some(source) = scrape.sources.get(scrape.source) {
+                if self.write_source(&family, source, &mut scrape.node, text) {
+                    return true;
+                }
+                scrape.source += 1;
+            }
+            scrape.source = 0;
+            scrape.family += 1;
+        }
+        false
+    }
+
+    /// Writes what is of one family and source after a node; whether it ends before the last.
+    fn write_source(
+        &self,
+        family: &Family<'_>,
+        source: &Source,
+        node: &mut Option<Box<str>>,
+        text: &mut String,
+    ) -> bool {
+        let from = node.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let nodes: &mut dyn Iterator<Item = (&Box<str>, &str, &NodeSeries)> = match source {
+            Source::Of(id) => {
+                let series = self.executions.get(id).into_iter();
+                let after = series.flat_map(|nodes| nodes.range((from.clone(), Bound::Unbounded)));
+                &mut after.map(|(node, series)| (node, id.as_str(), series))
+            }
+            Source::Latest(nodes) => {
+                let after = nodes.range((from, Bound::Unbounded));
+                &mut after.filter_map(|(node, id)| {
+                    let of = id
+                        .as_ref()
+                        .map_or(Some(&self.outlived), |id| self.executions.get(id));
+                    Some((node, LATEST, of?.get(node)?))
+                })
             }
         };
-        for (gauge, layout) in self.exposition.gauges.iter().enumerate() {
-            write_family_header(text, &layout.family, &layout.help);
-            each(text, &|text, id, node, series| {
-                layout.write_lines(text, gauge, id, node, series);
-            });
+        for (name, id, series) in nodes {
+            family.write_lines(text, id, name, series);
+            if text.len() >= PART_BYTES {
+                *node = Some(name.clone());
+                return true;
+            }
         }
-        let prefix = &self.exposition.prefix;
-        let processing = format!("{prefix}_processing");
-        write_family_header(
-            text,
-            &processing,
-            "Node with processing error, 1: has error / 0: no error",
-        );
-        each(text, &|text, id, node, series| {
-            if let Some(error) = series.processing {
-                write_node_line(text, &processing, id, node, f64::from(u8::from(error)));
-            }
-        });
-        let duration = format!("{prefix}_duration");
-        write_family_header(text, &duration, "Execution Duration in milliseconds");
-        each(text, &|text, id, node, series| {
-            if let Some(value) = series.duration {
-                write_node_line(
-                    text,
-                    &duration,
-                    id,
-                    node,
-                    (value.as_secs_f64() * 1000.0).round(),
-                );
-            }
-        });
+        false
     }
 
     fn render_current(&self, text: &mut String) {
@@ -401,19 +471,47 @@ impl SeriesStore {
         }
     }
 
-    /// Each node's newest series.
-    fn latest(&self) -> Vec<(&str, &NodeSeries)> {
-        if !self.exposition.latest {
-            return Vec::new();
+    /// In which execution each node has its newest series; none: in one that left the history.
+    fn latest(&self) -> BTreeMap<Box<str>, Option<ExecutionId>> {
+        let mut latest = BTreeMap::new();
+        let kept = self.executions.iter().map(|(id, nodes)| (Some(id), nodes));
+        for (id, nodes) in [(None, &self.outlived)].into_iter().chain(kept) {
+            let with_series = nodes.iter().filter(|(_, series)| !series.is_empty());
+            latest.extend(with_series.map(|(node, _)| (node.clone(), id.cloned())));
         }
-        let mut seen = BTreeSet::new();
-        let newest_first = self.executions.values().rev().chain([&self.outlived]);
-        let mut latest: Vec<_> = (newest_first.flatten())
-            .filter(|(node, series)| !series.is_empty() && seen.insert(*node))
-            .map(|(node, series)| (&**node, series))
-            .collect();
-        latest.sort_unstable_by_key(|(node, _)| *node);
         latest
+    }
+}
+
+impl Family<'_> {
+    fn write_header(&self, text: &mut String) {
+        match self {
+            Self::Gauge(_, layout) => write_family_header(text, &layout.family, &layout.help),
+            Self::Processing(family) => {
+                let help = "Node with processing error, 1: has error / 0: no error";
+                write_family_header(text, family, help);
+            }
+            Self::Duration(family) => {
+                write_family_header(text, family, "Execution Duration in milliseconds");
+            }
+        }
+    }
+
+    fn write_lines(&self, text: &mut String, id: &str, node: &str, series: &NodeSeries) {
+        match self {
+            Self::Gauge(gauge, layout) => layout.write_lines(text, *gauge, id, node, series),
+            Self::Processing(family) => {
+                if let Some(error) = series.processing {
+                    write_node_line(text, family, id, node, f64::from(u8::from(error)));
+                }
+            }
+            Self::Duration(family) => {
+                if let Some(value) = series.duration {
+                    let milliseconds = (value.as_secs_f64() * 1000.0).round();
+                    write_node_line(text, family, id, node, milliseconds);
+                }
+            }
+        }
     }
 }
 
