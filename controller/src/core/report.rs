@@ -174,7 +174,12 @@ pub(super) fn parse_document<T: serde::de::DeserializeOwned>(body: &[u8]) -> Res
             message: format!("nested deeper than {DEPTH_MAX} levels"),
         });
     }
-    let mut deserializer = serde_json::Deserializer::from_str(&text);
+    // Which field is to blame is found out only where one is: it takes as long as the reading itself.
+    serde_json::from_str(&text).or_else(|_| read_tracked(&text))
+}
+
+fn read_tracked<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, JsonError> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(&mut deserializer, &mut track);
     let value = T::deserialize(tracked).map_err(|error| {
