@@ -5,8 +5,10 @@
 //! nor listed (`directory.rs`), anything else in the report directory is left alone. Uploads go to disk in blocks, so that their
 //! size does not show in memory, and every system call runs on the runtime's threads for blocking work.
 
+mod block;
 mod commits;
 mod directory;
+mod fingerprints;
 mod quota;
 mod temporary;
 
@@ -21,9 +23,13 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt};
 use jiff::Timestamp;
 use rustix::fs::Stat;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
+use self::block::Block;
 use self::commits::{Commits, Directories, Target, Written};
 use self::directory::Directory;
+use self::fingerprints::Fingerprints;
 use self::quota::{Charge, OverQuota, Quota};
 use self::temporary::{Holder, Temporary, TemporaryPlace, is_temporary};
 use crate::config::ReportDurability;
@@ -35,8 +41,12 @@ use crate::ports::report_store::{
 /// The link to the newest execution.
 const LATEST: &str = "latest";
 
-/// What is written or read in one system call: large enough to keep a disk busy, small enough for a thousand uploads.
+/// What is written or read at a time: large enough to keep a disk busy, small enough for a thousand uploads.
 const BLOCK_BYTES: usize = 64 * 1024;
+
+/// What is written at a time of a few large uploads, which then take half as long: each has two such blocks.
+const WIDE_BLOCK_BYTES: usize = 256 * 1024;
+const WIDE_UPLOADS_MAX: usize = 32;
 
 /// How many removed executions are remembered: far more than can have an upload under way.
 const REMOVED_MAX: usize = 1024;
@@ -56,6 +66,8 @@ pub struct FsReportStore {
     holder: Holder,
     next_temporary: Arc<AtomicU64>,
     quota: Quota,
+    fingerprints: Fingerprints,
+    wide_uploads: Arc<Semaphore>,
     /// The newest executions that this process removed and did not make again.
     removed: Arc<Mutex<BTreeSet<ExecutionId>>>,
 }
@@ -72,6 +84,8 @@ impl FsReportStore {
             holder: Holder::new(identity),
             next_temporary: Arc::default(),
             quota: Quota::default(),
+            fingerprints: Fingerprints::default(),
+            wide_uploads: Arc::new(Semaphore::new(WIDE_UPLOADS_MAX)),
             removed: Arc::default(),
         }
     }
@@ -309,11 +323,19 @@ async fn run_blocking<T: Send + 'static>(
     subject: String,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, ReportStoreError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| store_error(&subject, &error)),
+    joined(spawn_blocking(work).await, || subject)
+}
+
+/// What a thread for files has to say of a subject.
+fn joined<T>(
+    ended: Result<io::Result<T>, JoinError>,
+    subject: impl FnOnce() -> String,
+) -> Result<T, ReportStoreError> {
+    match ended {
+        Ok(result) => result.map_err(|error| store_error(&subject(), &error)),
         Err(error) => Err(ReportStoreError {
             kind: ReportStoreErrorKind::Unavailable,
-            message: format!("{subject}: {error}"),
+            message: format!("{}: {error}", subject()),
         }),
     }
 }
@@ -374,41 +396,55 @@ pub struct FsUpload {
     execution: ExecutionId,
     name: String,
     progress: Progress,
-    buffer: Vec<u8>,
+    block: Block,
+    /// Where its blocks are wide: its place among those.
+    wide: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
 enum Progress {
     Buffered,
-    Writing(Temporary),
+    /// Its first block is written.
+    Begun(Temporary),
+    /// A further one is on its way to it, or was the last.
+    Writing(JoinHandle<io::Result<Temporary>>),
     /// All of it is in the file, which is closed.
     Suspended(TemporaryPlace),
     Failed,
 }
 
 impl FsUpload {
-    /// What has arrived and is to be written next, and where that goes.
-    fn take(&mut self, more: Bytes) -> Result<Pending, ReportStoreError> {
-        let progress = std::mem::replace(&mut self.progress, Progress::Failed);
-        if matches!(progress, Progress::Failed) {
-            return Err(ReportStoreError {
-                kind: ReportStoreErrorKind::Unavailable,
-                message: format!("{}: an earlier write failed", self.subject()),
-            });
-        }
+    /// What has arrived and is to be written next, and where that goes: after what is being written is.
+    async fn take(&mut self) -> Result<Pending, ReportStoreError> {
+        let place = match std::mem::replace(&mut self.progress, Progress::Failed) {
+            Progress::Buffered => Place::None,
+            Progress::Suspended(place) => Place::Closed(place),
+            Progress::Begun(temporary) => Place::Open(temporary),
+            Progress::Writing(writing) => Place::Open(joined(writing.await, || self.subject())?),
+            Progress::Failed => {
+                return Err(ReportStoreError {
+                    kind: ReportStoreErrorKind::Unavailable,
+                    message: format!("{}: an earlier write failed", self.subject()),
+                });
+            }
+        };
         Ok(Pending {
             store: self.store.clone(),
             execution: self.execution.clone(),
             name: self.name.clone(),
-            progress,
-            buffer: std::mem::take(&mut self.buffer),
-            more,
+            place,
+            content: self.block.take(),
         })
     }
 
     /// Writes what is left and names the report.
-    async fn commit(mut self, rest: Bytes) -> Result<(), ReportStoreError> {
-        let pending = self.take(rest)?;
+    async fn commit(mut self) -> Result<(), ReportStoreError> {
+        let mut pending = self.take().await?;
+        if !matches!(pending.place, Place::None) {
+            // What takes its time is not done where others wait.
+            let written = run_blocking(self.subject(), move || pending.write_and_sync());
+            pending = written.await?;
+        }
         let target = Target {
             execution: self.execution.clone(),
             name: self.name.clone(),
@@ -423,14 +459,21 @@ impl FsUpload {
     }
 }
 
-/// The next part of an upload; its methods run on the thread for files.
+/// Where an upload is.
+enum Place {
+    /// Nowhere yet.
+    None,
+    Open(Temporary),
+    Closed(TemporaryPlace),
+}
+
+/// The next part of an upload; its methods run on a thread for files.
 struct Pending {
     store: FsReportStore,
     execution: ExecutionId,
     name: String,
-    progress: Progress,
-    buffer: Vec<u8>,
-    more: Bytes,
+    place: Place,
+    content: Vec<Bytes>,
 }
 
 impl Pending {
@@ -439,33 +482,44 @@ impl Pending {
         self.store.new_temporary(directory, charge)
     }
 
-    fn write(mut self) -> io::Result<Temporary> {
-        let progress = std::mem::replace(&mut self.progress, Progress::Failed);
-        let mut temporary = match progress {
-            Progress::Writing(temporary) => temporary,
-            Progress::Suspended(place) => place.reopen()?,
-            Progress::Buffered | Progress::Failed => {
+    fn write(&mut self) -> io::Result<Temporary> {
+        let mut temporary = match std::mem::replace(&mut self.place, Place::None) {
+            Place::Open(temporary) => temporary,
+            Place::Closed(place) => place.reopen()?,
+            Place::None => {
                 let directory = self.store.made_execution(&self.execution)?;
                 self.begin(&directory)?
             }
         };
-        let bytes = self.buffer.len() + self.more.len();
-        temporary.place.charge.grow(bytes)?;
-        temporary.file.write_all(&self.buffer)?;
-        temporary.file.write_all(&self.more)?;
+        let content = std::mem::take(&mut self.content);
+        temporary
+            .place
+            .charge
+            .grow(content.iter().map(Bytes::len).sum())?;
+        for part in content {
+            temporary.file.write_all(&part)?;
+        }
         Ok(temporary)
+    }
+
+    /// Writes the end of a report that is in its file otherwise.
+    fn write_and_sync(mut self) -> io::Result<Self> {
+        let temporary = self.write()?;
+        self.store.commits.sync(&temporary.file)?;
+        self.place = Place::Open(temporary);
+        Ok(self)
     }
 
     /// Writes the end of the report, unless it is all of it and there already.
     fn write_last(mut self, directories: &mut Directories) -> io::Result<Written> {
-        if matches!(self.progress, Progress::Buffered) {
+        if matches!(self.place, Place::None) {
             let directory = directories.of(&self.execution, || {
                 self.store.made_execution(&self.execution)
             })?;
             if let Some(file) = self.same_report(&directory)? {
                 return Ok(Written::Same(file));
             }
-            self.progress = Progress::Writing(self.begin(&directory)?);
+            self.place = Place::Open(self.begin(&directory)?);
         }
         self.write().map(Written::Temporary)
     }
@@ -473,47 +527,63 @@ impl Pending {
     /// What has the report's name, if it is the same: it is read only where it is as long.
     fn same_report(&self, directory: &Directory) -> io::Result<Option<File>> {
         let name = &*self.name;
-        let length = self.buffer.len() + self.more.len();
+        if (self.store.fingerprints).replaces_another(&self.execution, name, &self.content) {
+            return Ok(None);
+        }
+        let length = self.content.iter().map(Bytes::len).sum::<usize>();
         let known = directory.file_stat(name)?;
         if known.is_none_or(|stat| usize::try_from(stat.st_size) != Ok(length)) {
             return Ok(None);
         }
-        let mut content = Vec::with_capacity(length + 1);
+        let mut found = Vec::with_capacity(length + 1);
         let file = match directory.read(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        (&file).take(length as u64 + 1).read_to_end(&mut content)?;
-        let (start, end) = content
-            .split_at_checked(self.buffer.len())
-            .unwrap_or_default();
-        Ok((start == self.buffer && end == self.more).then_some(file))
+        (&file).take(length as u64 + 1).read_to_end(&mut found)?;
+        let is_same = found.iter().eq(self.content.iter().flatten());
+        Ok(is_same.then_some(file))
     }
 }
 
 impl Upload for FsUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<(), ReportStoreError> {
-        if self.buffer.len() + bytes.len() < BLOCK_BYTES {
-            self.buffer.extend_from_slice(&bytes);
+        self.block.push(bytes);
+        let block_bytes = match self.wide {
+            Some(_) => WIDE_BLOCK_BYTES,
+            None => BLOCK_BYTES,
+        };
+        if self.block.len() < block_bytes {
             return Ok(());
         }
-        let pending = self.take(bytes)?;
-        let written = run_blocking(self.subject(), move || pending.write());
-        self.progress = Progress::Writing(written.await?);
+        let is_first = matches!(self.progress, Progress::Buffered);
+        if !is_first && self.wide.is_none() {
+            let wide_uploads = Arc::clone(&self.store.wide_uploads);
+            self.wide = wide_uploads.try_acquire_owned().ok();
+        }
+        let mut pending = self.take().await?;
+        let written = spawn_blocking(move || pending.write());
+        self.progress = if is_first {
+            Progress::Begun(joined(written.await, || self.subject())?)
+        } else {
+            // The next block arrives meanwhile.
+            Progress::Writing(written)
+        };
         Ok(())
     }
 
     async fn suspend(&mut self) -> Result<(), ReportStoreError> {
-        if !matches!(self.progress, Progress::Suspended(_)) || !self.buffer.is_empty() {
-            let pending = self.take(Bytes::new())?;
+        if !matches!(self.progress, Progress::Suspended(_)) || self.block.len() > 0 {
+            let mut pending = self.take().await?;
             let closed = move || Ok(pending.write()?.suspend());
             self.progress = Progress::Suspended(run_blocking(self.subject(), closed).await?);
+            self.wide = None;
         }
         Ok(())
     }
 
     async fn finish(self) -> Result<(), ReportStoreError> {
-        self.commit(Bytes::new()).await
+        self.commit().await
     }
 }
 
@@ -580,7 +650,8 @@ impl ReportStore for FsReportStore {
             execution: execution.clone(),
             name: name.to_owned(),
             progress: Progress::Buffered,
-            buffer: Vec::new(),
+            block: Block::default(),
+            wide: None,
         })
     }
 
@@ -590,7 +661,9 @@ impl ReportStore for FsReportStore {
         name: &str,
         bytes: Bytes,
     ) -> Result<(), ReportStoreError> {
-        self.begin(execution, name).await?.commit(bytes).await
+        let mut upload = self.begin(execution, name).await?;
+        upload.block = Block::of(bytes);
+        upload.commit().await
     }
 
     async fn append(

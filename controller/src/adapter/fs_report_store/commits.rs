@@ -1,9 +1,13 @@
-//! Reports get their names in batches: what arrives while a batch is written and synced is the next, and shares the turn of
-//! the thread for files, the opening of the directory and, where reports are to survive a loss of power, its sync.
+//! Reports get their names on a few threads for files, lanes, which last as long as something waits: most reports cost no turn
+//! of a thread of their own.
 //!
-//! A batch waits for nothing: a wait of a millisecond was tried, and gathered next to nothing.
+//! Where they need not survive a loss of power there is one lane, and each is answered as soon as it has its name. Otherwise the
+//! file system can join the syncs of several lanes, and the syncs of a directory are shared: whatever got its name there while
+//! one is under way waits for the next. What is done to one file is done in the order of the calls.
+//!
+//! Nothing waits for others to come: a wait of a millisecond was tried, and gathered next to nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -16,6 +20,12 @@ use super::directory::Directory;
 use super::temporary::Temporary;
 use crate::config::ReportDurability;
 use crate::core::ids::ExecutionId;
+
+/// How many syncs of files are under way at a time: more are no faster.
+const SYNCING_LANES_MAX: usize = 16;
+
+/// So many reports after another find the directory of their execution open; then it is looked for again.
+const OPEN_DIRECTORY_USES: usize = 32;
 
 /// What a report has come to, before it gets its name.
 #[derive(Debug)]
@@ -50,15 +60,68 @@ pub(super) struct Target {
 }
 
 struct Commit {
-    target: Target,
+    target: Arc<Target>,
     work: Work,
     answer: Answer,
 }
 
+/// What one lane does next, all of it to one file.
+enum Turn {
+    Replace(Write, Answer),
+    Append(Open, Vec<u8>, Vec<Answer>),
+}
+
 #[derive(Default)]
 struct Queue {
-    waiting: Vec<Commit>,
-    /// Whether a batch is under way or about to be.
+    waiting: VecDeque<Commit>,
+    /// What lanes are at.
+    busy: BTreeSet<Arc<Target>>,
+    lanes: usize,
+}
+
+impl Queue {
+    /// The first that waits for no lane. What is appended to one file goes there together.
+    fn take(&mut self) -> Option<(Arc<Target>, Turn)> {
+        let mut waiting = self.waiting.iter();
+        let at = waiting.position(|commit| !self.busy.contains(&commit.target))?;
+        let Commit {
+            target,
+            work,
+            answer,
+        } = self.waiting.remove(at)?;
+        self.busy.insert(Arc::clone(&target));
+        let turn = match work {
+            Work::Replace(write) => Turn::Replace(write, answer),
+            Work::Append(open, bytes) => {
+                let (mut together, mut answers) = (bytes.to_vec(), vec![answer]);
+                self.waiting = std::mem::take(&mut self.waiting)
+                    .into_iter()
+                    .filter_map(|commit| match commit.work {
+                        Work::Append(_, bytes) if commit.target == target => {
+                            together.extend_from_slice(&bytes);
+                            answers.push(commit.answer);
+                            None
+                        }
+                        _ => Some(commit),
+                    })
+                    .collect();
+                Turn::Append(open, together, answers)
+            }
+        };
+        Some((target, turn))
+    }
+}
+
+/// What got its name and waits for the sync of its directory.
+struct Named {
+    directory: Directory,
+    answers: Vec<Answer>,
+}
+
+#[derive(Default)]
+struct DirectorySyncs {
+    waiting: Vec<Named>,
+    /// Whether a lane is at it, and goes on until none waits.
     is_served: bool,
 }
 
@@ -67,13 +130,14 @@ struct Queue {
 pub(super) struct Commits {
     durability: ReportDurability,
     queue: Arc<Mutex<Queue>>,
+    syncs: Arc<Mutex<DirectorySyncs>>,
     /// One file is appended to again and again.
     open: Arc<Mutex<Option<Appended>>>,
 }
 
 /// A file that is kept open to be appended to.
 struct Appended {
-    target: Target,
+    target: Arc<Target>,
     directory: Directory,
     file: File,
 }
@@ -92,12 +156,24 @@ impl Commits {
         Self {
             durability,
             queue: Arc::default(),
+            syncs: Arc::default(),
             open: Arc::default(),
         }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn syncs(&self) -> MutexGuard<'_, DirectorySyncs> {
+        self.syncs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lanes_max(&self) -> usize {
+        match self.durability {
+            ReportDurability::Fsync => SYNCING_LANES_MAX,
+            ReportDurability::None => 1,
+        }
     }
 
     /// Writes a report and puts it under its name, in place of what was there.
@@ -134,25 +210,37 @@ impl Commits {
 
     async fn commit(&self, target: Target, work: Work) -> io::Result<()> {
         let (answer, answered) = oneshot::channel();
-        let must_serve = {
+        let needs_lane = {
             let mut queue = self.queue();
-            queue.waiting.push(Commit {
-                target,
+            queue.waiting.push_back(Commit {
+                target: Arc::new(target),
                 work,
                 answer,
             });
-            !std::mem::replace(&mut queue.is_served, true)
+            let needs_lane = queue.lanes < self.lanes_max();
+            queue.lanes += usize::from(needs_lane);
+            needs_lane
         };
-        if must_serve {
-            self.serve();
+        if needs_lane {
+            self.open_lane();
         }
-        // None answers where a batch panicked or the runtime shuts down.
-        let stopped = |_| Err(io::Error::other("the batch of reports ended early"));
+        // None answers where a write panicked or the runtime shuts down.
+        let stopped = |_| Err(io::Error::other("the write of the report ended early"));
         answered.await.unwrap_or_else(stopped)
     }
 
+    /// It is counted already.
+    fn open_lane(&self) {
+        let lane = Lane {
+            commits: self.clone(),
+            at: None,
+            state: LaneState::New,
+        };
+        drop(tokio::task::spawn_blocking(move || lane.run()));
+    }
+
     /// The file that was appended to last, if it is this one and still there.
-    fn take_open(&self, target: &Target) -> io::Result<Option<Appended>> {
+    fn take_open(&self, target: &Arc<Target>) -> io::Result<Option<Appended>> {
         let Some(appended) = self.open().take() else {
             return Ok(None);
         };
@@ -164,117 +252,46 @@ impl Commits {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(&self) {
-        let batch = Batch {
-            commits: self.clone(),
-            has_begun: false,
-        };
-        drop(tokio::task::spawn_blocking(move || batch.run()));
-    }
-}
-
-/// The turn of one batch. Its end, also by a panic, hands on to the next.
-struct Batch {
-    commits: Commits,
-    /// A runtime that shuts down drops it before.
-    has_begun: bool,
-}
-
-/// What of a batch goes to the end of one file.
-struct Appends {
-    open: Open,
-    together: Vec<u8>,
-    answers: Vec<Answer>,
-}
-
-impl Batch {
-    fn run(mut self) {
-        self.has_begun = true;
-        let batch = std::mem::take(&mut self.commits.queue().waiting);
-        let mut directories = Directories::new(self.commits.durability);
-        let mut written = Vec::with_capacity(batch.len());
-        let mut appends: BTreeMap<Target, Appends> = BTreeMap::new();
-        for Commit {
-            target,
-            work,
-            answer,
-        } in batch
-        {
-            match work {
-                Work::Replace(write) => {
-                    let report = write(&mut directories);
-                    written.push((self.synced(report), target, answer));
-                }
-                Work::Append(open, bytes) => {
-                    let appends = appends.entry(target).or_insert_with(|| Appends {
-                        open,
-                        together: Vec::new(),
-                        answers: Vec::new(),
-                    });
-                    appends.together.extend_from_slice(&bytes);
-                    appends.answers.push(answer);
-                }
-            }
-        }
-        let mut done = Vec::new();
-        for (target, appends) in appends {
-            let result = self.append(&target, appends.open, &appends.together);
-            if let Ok(Some(directory)) = &result {
-                directories.changed(&target.execution, directory);
-            }
-            for answer in appends.answers {
-                done.push((same(&result), target.execution.clone(), answer));
-            }
-        }
-        for (report, target, answer) in written {
-            let result = report.and_then(|report| match report {
-                Written::Same(_) => Ok(()),
-                Written::Temporary(temporary) => {
-                    let directory = temporary.rename(&target.name)?;
-                    directories.changed(&target.execution, &directory);
-                    Ok(())
-                }
-            });
-            done.push((result, target.execution, answer));
-        }
-        let failed = directories.sync();
-        for (result, execution, answer) in done {
-            let result = match failed.get(&execution) {
-                Some(kind) => result.and(Err((*kind).into())),
-                None => result,
-            };
-            // Whoever has gone does not want to know.
-            let _ = answer.send(result);
-        }
-    }
-
-    fn synced(&self, report: io::Result<Written>) -> io::Result<Written> {
-        let report = report?;
-        match &report {
-            Written::Temporary(temporary) => self.sync(&temporary.file)?,
-            // Whoever stored it may not have synced it.
-            Written::Same(file) => self.sync(file)?,
-        }
-        Ok(report)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        match self.commits.durability {
+    /// Where reports are to survive a loss of power.
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        match self.durability {
             ReportDurability::Fsync => file.sync_all(),
             ReportDurability::None => Ok(()),
         }
     }
 
-    /// The file's directory, where the file is new.
-    fn append(&self, target: &Target, open: Open, bytes: &[u8]) -> io::Result<Option<Directory>> {
-        let (mut appended, is_new) = if let Some(appended) = self.commits.take_open(target)? {
+    /// Puts a report under its name; where, if that is to be synced.
+    fn replace_now(
+        &self,
+        name: &str,
+        write: Write,
+        directories: &mut Directories,
+    ) -> io::Result<Option<Directory>> {
+        match write(directories)? {
+            Written::Temporary(temporary) => {
+                self.sync(&temporary.file)?;
+                temporary.rename(name).map(Some)
+            }
+            // Whoever stored it may not have synced it.
+            Written::Same(file) => self.sync(&file).map(|()| None),
+        }
+    }
+
+    /// Writes on at the end of a file; where that is, if the file is new.
+    fn append_now(
+        &self,
+        target: &Arc<Target>,
+        open: Open,
+        bytes: &[u8],
+    ) -> io::Result<Option<Directory>> {
+        let (mut appended, is_new) = if let Some(appended) = self.take_open(target)? {
             (appended, false)
         } else {
             let directory = open()?;
             let file = directory.append(&target.name)?;
             let is_new = file.metadata()?.len() == 0;
             let appended = Appended {
-                target: target.clone(),
+                target: Arc::clone(target),
                 directory,
                 file,
             };
@@ -283,48 +300,147 @@ impl Batch {
         appended.file.write_all(bytes)?;
         self.sync(&appended.file)?;
         let directory = is_new.then(|| appended.directory.clone());
-        *self.commits.open() = Some(appended);
+        *self.open() = Some(appended);
         Ok(directory)
+    }
+
+    /// Answers, once the directory is synced where there is one.
+    fn settle(&self, named: io::Result<Option<Directory>>, answers: Vec<Answer>) {
+        match named {
+            Ok(Some(directory)) if self.durability == ReportDurability::Fsync => {
+                let must_serve = {
+                    let mut syncs = self.syncs();
+                    syncs.waiting.push(Named { directory, answers });
+                    !std::mem::replace(&mut syncs.is_served, true)
+                };
+                if must_serve {
+                    self.sync_directories();
+                }
+            }
+            named => answer(&named.map(drop), answers),
+        }
+    }
+
+    /// Syncs directories until none waits, each once for all that wait for it.
+    fn sync_directories(&self) {
+        loop {
+            let mut waiting = {
+                let mut syncs = self.syncs();
+                if syncs.waiting.is_empty() {
+                    syncs.is_served = false;
+                    return;
+                }
+                std::mem::take(&mut syncs.waiting)
+            };
+            while let Some(first) = waiting.pop() {
+                let synced = first.directory.sync();
+                let is_same = |named: &mut Named| named.directory.is(&first.directory);
+                let with_it = waiting.extract_if(.., is_same);
+                let answers = with_it.flat_map(|named| named.answers).collect();
+                answer(&synced, first.answers);
+                answer(&synced, answers);
+            }
+        }
     }
 }
 
-impl Drop for Batch {
-    fn drop(&mut self) {
-        let (goes_on, abandoned) = {
-            let mut queue = self.commits.queue();
-            queue.is_served = self.has_begun && !queue.waiting.is_empty();
-            let abandoned = if queue.is_served {
-                Vec::new()
-            } else {
-                std::mem::take(&mut queue.waiting)
-            };
-            (queue.is_served, abandoned)
+/// The same answer for each of those who share it.
+fn answer(result: &io::Result<()>, answers: Vec<Answer>) {
+    for answer in answers {
+        let same = match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
+        // Whoever has gone does not want to know.
+        let _ = answer.send(same);
+    }
+}
+
+/// A thread for files, as long as something waits. Its end, also by a panic, leaves nothing waiting.
+struct Lane {
+    commits: Commits,
+    at: Option<Arc<Target>>,
+    state: LaneState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LaneState {
+    /// A runtime that shuts down drops it so.
+    New,
+    Begun,
+    /// It is not counted any more.
+    Ended,
+}
+
+impl Lane {
+    fn run(mut self) {
+        self.state = LaneState::Begun;
+        let mut directories = Directories::default();
+        while let Some((target, turn)) = self.next() {
+            let (named, answers) = match turn {
+                Turn::Append(open, bytes, answers) => {
+                    (self.commits.append_now(&target, open, &bytes), answers)
+                }
+                Turn::Replace(write, answer) => {
+                    let named = (self.commits).replace_now(&target.name, write, &mut directories);
+                    (named, vec![answer])
+                }
+            };
+            // Whoever waits for this file need not wait for its directory.
+            self.at = None;
+            self.commits.queue().busy.remove(&target);
+            self.commits.settle(named, answers);
+        }
+    }
+
+    fn next(&mut self) -> Option<(Arc<Target>, Turn)> {
+        let mut queue = self.commits.queue();
+        let next = queue.take();
+        if let Some((target, _)) = &next {
+            self.at = Some(Arc::clone(target));
+        } else {
+            queue.lanes -= 1;
+            self.state = LaneState::Ended;
+        }
+        drop(queue);
+        next
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if self.state == LaneState::Ended {
+            return;
+        }
+        let mut queue = self.commits.queue();
+        if let Some(target) = self.at.take() {
+            queue.busy.remove(&target);
+        }
+        let goes_on = self.state == LaneState::Begun && !queue.waiting.is_empty();
+        queue.lanes -= usize::from(!goes_on);
+        let abandoned = if queue.lanes == 0 {
+            std::mem::take(&mut queue.waiting)
+        } else {
+            VecDeque::new()
+        };
+        drop(queue);
         // Their requesters are told that nothing came of it.
         drop(abandoned);
         if goes_on {
-            self.commits.serve();
+            self.commits.open_lane();
         }
     }
 }
 
-/// The directories that a batch has to do with: each is opened once, and synced once if a file got its name there.
+/// The directory that a lane has open.
+#[derive(Default)]
 pub(super) struct Directories {
-    durability: ReportDurability,
-    open: BTreeMap<ExecutionId, Directory>,
-    changed: BTreeMap<ExecutionId, Directory>,
+    open: Option<(ExecutionId, Directory)>,
+    uses: usize,
 }
 
 impl Directories {
-    fn new(durability: ReportDurability) -> Self {
-        Self {
-            durability,
-            open: BTreeMap::new(),
-            changed: BTreeMap::new(),
-        }
-    }
-
-    /// The directory of an execution; `open` is asked for it the first time.
+    /// The directory of an execution; `open` is asked for it unless it was used last.
     ///
     /// # Errors
     /// That of `open`.
@@ -333,38 +449,17 @@ impl Directories {
         execution: &ExecutionId,
         open: impl FnOnce() -> io::Result<Directory>,
     ) -> io::Result<Directory> {
-        if let Some(directory) = self.open.get(execution) {
+        if let Some((of, directory)) = &self.open
+            && of == execution
+            && self.uses < OPEN_DIRECTORY_USES
+        {
+            self.uses += 1;
             return Ok(directory.clone());
         }
         let directory = open()?;
-        self.open.insert(execution.clone(), directory.clone());
+        self.open = Some((execution.clone(), directory.clone()));
+        self.uses = 1;
         Ok(directory)
-    }
-
-    fn changed(&mut self, execution: &ExecutionId, directory: &Directory) {
-        if self.durability == ReportDurability::Fsync && !self.changed.contains_key(execution) {
-            self.changed.insert(execution.clone(), directory.clone());
-        }
-    }
-
-    /// Syncs them; those that could not be, with why.
-    fn sync(self) -> BTreeMap<ExecutionId, io::ErrorKind> {
-        let failed = self
-            .changed
-            .into_iter()
-            .filter_map(|(execution, directory)| {
-                let error = directory.sync().err()?;
-                Some((execution, error.kind()))
-            });
-        failed.collect()
-    }
-}
-
-/// The same result for each of those who share it.
-fn same<T>(result: &io::Result<T>) -> io::Result<()> {
-    match result {
-        Ok(_) => Ok(()),
-        Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
     }
 }
 
@@ -397,7 +492,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_report_of_a_batch_has_its_own_answer() {
+    async fn each_of_many_reports_has_its_own_answer() {
         for durability in [ReportDurability::Fsync, ReportDurability::None] {
             let directory = tempfile::tempdir().unwrap();
             let commits = Commits::new(durability);
@@ -422,7 +517,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_that_panics_does_not_stop_the_next() {
+    async fn a_write_that_panics_does_not_stop_the_next() {
         let directory = tempfile::tempdir().unwrap();
         let commits = Commits::new(ReportDurability::None);
         let panicked = commits.replace(target("report"), |_| panic!("as a defect would"));
@@ -445,6 +540,43 @@ mod tests {
         assert!(directory.path().join("abandoned").exists());
     }
 
+    #[tokio::test]
+    async fn what_is_done_to_one_file_is_done_in_the_order_of_the_calls() {
+        for durability in [ReportDurability::Fsync, ReportDurability::None] {
+            let directory = tempfile::tempdir().unwrap();
+            let commits = Commits::new(durability);
+            let path = directory.path();
+            let replacing = (0..100).map(|number| {
+                let write = write(path, number);
+                commits.replace(target("report"), move |directories| {
+                    let written = write(directories)?;
+                    if let Written::Temporary(temporary) = &written {
+                        (&temporary.file).write_all(number.to_string().as_bytes())?;
+                    }
+                    Ok(written)
+                })
+            });
+            let appending = (0..100).map(|number| {
+                let opened = Directory::open(path).unwrap().unwrap();
+                let open = move || Ok(opened);
+                let line = format!("{number}\n");
+                commits.append(target("journal"), open, line.into())
+            });
+            let (replaced, appended) = futures::future::join(
+                futures::future::join_all(replacing),
+                futures::future::join_all(appending),
+            )
+            .await;
+            for result in replaced.into_iter().chain(appended) {
+                result.unwrap();
+            }
+            assert_eq!(fs::read_to_string(path.join("report")).unwrap(), "99");
+            let journal = fs::read_to_string(path.join("journal")).unwrap();
+            let lines: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+            assert_eq!(journal.lines().collect::<Vec<_>>(), lines);
+        }
+    }
+
     #[test]
     fn a_runtime_that_shuts_down_leaves_what_waits() {
         let directory = tempfile::tempdir().unwrap();
@@ -461,12 +593,12 @@ mod tests {
         stopped.spawn_blocking(move || released.recv());
         let (waiting, abandoned) = (commits.clone(), write(directory.path(), 1));
         stopped.spawn(async move { waiting.replace(target("abandoned"), abandoned).await });
-        while !commits.queue().is_served {
+        while commits.queue().lanes == 0 {
             std::thread::yield_now();
         }
         stopped.shutdown_background();
         drop(release);
-        while commits.queue().is_served {
+        while commits.queue().lanes > 0 {
             std::thread::yield_now();
         }
         let next = commits.replace(target("report"), write(directory.path(), 2));

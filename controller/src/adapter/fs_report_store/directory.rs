@@ -39,6 +39,15 @@ impl Directory {
         }
     }
 
+    /// Whether it is the same as another, by whichever path that was opened.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let identity = |directory: &Self| {
+            let stat = rustix::fs::fstat(&directory.descriptor).ok()?;
+            Some((stat.st_dev, stat.st_ino))
+        };
+        identity(self).is_some_and(|this| identity(other) == Some(this))
+    }
+
     /// Where it was opened.
     pub(super) fn path(&self) -> &Arc<Path> {
         &self.path

@@ -23,7 +23,7 @@ use crate::runtime::replica::ReplicaHandle;
 /// The most posts of one job pod at a time: a script that uploads what it finds in parallel has a few.
 const POD_POSTS_MAX: usize = 32;
 
-/// The most uploads of files at a time. Each has a descriptor and up to three blocks of 64 KiB.
+/// The most uploads of files at a time. Each has a descriptor and up to three blocks of 64 KiB; a few have wider ones.
 const UPLOADS_MAX: usize = 512;
 
 /// How long an upload waits for its turn.
