@@ -33,7 +33,7 @@ struct Arguments {
     /// The port on 127.0.0.1 to listen on
     #[arg(long)]
     port: u16,
-    /// Where files go
+    /// Where files go, named so that they are nobody else's
     #[arg(long)]
     directory: PathBuf,
     /// Sync each file before it has its name
@@ -57,7 +57,7 @@ struct Temporary {
 impl Files {
     fn begin(&self) -> io::Result<Temporary> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.directory.join(format!("_{number}"));
+        let path = self.directory.join(format!("ceiling-{number}"));
         let content = File::create_new(&path)?;
         Ok(Temporary { content, path })
     }
@@ -107,7 +107,7 @@ async fn result(
     body: Bytes,
 ) -> Answer {
     serde_json::from_slice::<serde_json::Value>(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
-    let name = format!("{node}.json");
+    let name = format!("ceiling-{node}.json");
     if files.fsync {
         joined(spawn_blocking(move || files.write(&name, &body)).await)
     } else {
@@ -127,7 +127,7 @@ async fn file(
         let chunk = chunk.map_err(|_| StatusCode::BAD_REQUEST)?;
         answer(temporary.content.write_all(&chunk))?;
     }
-    let name = format!("{node}.bin");
+    let name = format!("ceiling-{node}.bin");
     joined(spawn_blocking(move || files.end(temporary, &name)).await)
 }
 

@@ -1,6 +1,7 @@
-//! The callback API beside its ceiling, a bare handler that does only the kernel's part, in turns: results that are new, results
-//! that replace others, and a million of them.
+//! The callback API beside its ceiling, a bare handler that does only the kernel's part, in turns and in the same
+//! directory: results that are new, results that replace others, and a million of them.
 
+use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -22,10 +23,13 @@ const NODES: u32 = 5_000;
 /// As large as a usual result.
 const RESULT_BYTES: usize = 150;
 
-/// Each result of a node replaces one so often, in one go.
+/// In so many turns every node has its first result.
+const NEW_TURNS: usize = 2;
+
+/// So often each result is replaced, a turn for all.
 const REPEATS: usize = 4;
 
-/// How often each of the two has its turn; the middle one counts.
+/// How often a controller is started for all of this; the middle turn counts.
 const ROUNDS: usize = 3;
 
 /// Of the ceiling's, what is allowed.
@@ -52,51 +56,42 @@ pub(super) fn measure(
     ceiling: &Path,
     interrupt: &Interrupt,
 ) -> Result<Vec<Row>> {
-    let bar = ProgressBar::new((ROUNDS * 4) as u64)
+    let bar = ProgressBar::new((ROUNDS * (NEW_TURNS + REPEATS)) as u64)
         .with_message(format!("results, reportDurability {durability}"));
     let mut new = Turns::default();
     let mut repeated = Turns::default();
     // Creating files where others were deleted just now takes longer on some file systems.
     let mut folders = Vec::new();
-    for round in 0..ROUNDS {
-        let called = Called::start(
-            binaries,
-            NODES,
-            &[("reportDurability", durability)],
-            interrupt,
-        )?;
-        let folder = called.folder_beside("ceiling")?;
+    for _ in 0..ROUNDS {
+        let config = [("reportDurability", durability)];
+        let called = Called::start(binaries, NODES, &config, interrupt)?;
+        let folder = called.reports()?;
         let ceiling = Ceiling::start(ceiling, &folder, durability == "fsync", interrupt)?;
         let nodes = called.result_paths.len();
-        for (turns, numbers) in [
-            (&mut new, 0..nodes),
-            (&mut repeated, nodes..nodes * (1 + REPEATS)),
-        ] {
-            let ours = |turns: &mut Turns| -> Result<()> {
-                let post = || post(called.address(), &called, numbers.clone());
-                turns.ours.push(costing(|| called.cost(), post)?);
-                bar.inc(1);
-                interrupt.check()
-            };
-            let theirs = |turns: &mut Turns| -> Result<()> {
-                let post = || post(ceiling.address(), &called, numbers.clone());
-                turns.ceiling.push(costing(|| ceiling.cost(), post)?);
-                bar.inc(1);
-                interrupt.check()
-            };
-            // Neither always has the disk as the other left it.
-            if round % 2 == 0 {
-                ours(turns)?;
-                theirs(turns)?;
-            } else {
-                theirs(turns)?;
-                ours(turns)?;
+        let of_new = nodes / NEW_TURNS;
+        let turns = (0..NEW_TURNS)
+            .map(|turn| (true, turn * of_new..(turn + 1) * of_new))
+            .chain((1..=REPEATS).map(|turn| (false, turn * nodes..(turn + 1) * nodes)));
+        for (turn, (is_new, numbers)) in turns.enumerate() {
+            let turns = if is_new { &mut new } else { &mut repeated };
+            // Neither always finds the disk as the other left it.
+            for is_ours in [turn % 2 == 0, turn % 2 == 1] {
+                interrupt.check()?;
+                if is_ours {
+                    let post = || post(called.address(), &called, numbers.clone());
+                    turns.ours.push(costing(|| called.cost(), post)?);
+                } else {
+                    let post = || post(ceiling.address(), &called, numbers.clone());
+                    turns.ceiling.push(costing(|| ceiling.cost(), post)?);
+                }
             }
+            bar.inc(1);
         }
-        let stored = std::fs::read_dir(called.reports()?)?.count();
+        let stored = fs::read_dir(folder)?.count();
         ensure!(
-            stored >= nodes,
-            "{stored} of {nodes} results are in the directory"
+            stored >= 2 * nodes,
+            "{stored} of {} results are in the directory",
+            2 * nodes
         );
         drop(ceiling);
         folders.push(called.end());

@@ -1,6 +1,5 @@
 //! What is posted to: the controller with a job pod created on every node, and its ceiling, the bare handler.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -117,16 +116,6 @@ impl Called {
         self.stack.controller_cost()
     }
 
-    /// A folder on the file system of the reports.
-    ///
-    /// # Errors
-    /// If it cannot be made.
-    pub(super) fn folder_beside(&self, name: &str) -> Result<PathBuf> {
-        let folder = self.stack.directory().join(name);
-        fs::create_dir_all(&folder)?;
-        Ok(folder)
-    }
-
     /// Stops it and leaves its folder.
     pub(super) fn end(self) -> TempDir {
         self.stack.end()
@@ -160,10 +149,11 @@ fn paths(pods: &Value, variable: &str) -> Result<Vec<String>> {
 pub(super) struct Ceiling {
     process: Process,
     address: SocketAddr,
+    _log: TempDir,
 }
 
 impl Ceiling {
-    /// Starts it over an empty folder, and returns once it answers.
+    /// Starts it over a folder, and returns once it answers.
     ///
     /// # Errors
     /// If it does not, or when interrupted.
@@ -182,13 +172,17 @@ impl Ceiling {
         if fsync {
             command.arg("--fsync");
         }
-        let log = folder.parent().context("a folder without a parent")?;
-        let mut process = Process::start_logged(CEILING, command, log)?;
+        let log = TempDir::new()?;
+        let mut process = Process::start_logged(CEILING, command, log.path())?;
         while http::get(address, "/").is_err() {
             process.check_alive()?;
             interrupt.sleep(Duration::from_millis(10))?;
         }
-        Ok(Self { process, address })
+        Ok(Self {
+            process,
+            address,
+            _log: log,
+        })
     }
 
     pub(super) fn address(&self) -> SocketAddr {

@@ -37,10 +37,10 @@ pub(super) fn measure(
     interrupt: &Interrupt,
 ) -> Result<Vec<Row>> {
     let called = Called::start(binaries, 1, &[("reportDurability", "fsync")], interrupt)?;
-    let folder = called.folder_beside("ceiling")?;
+    let folder = called.reports()?;
     let ceiling = Ceiling::start(ceiling, &folder, true, interrupt)?;
     let path = format!("{}?name=upload.bin", called.file_paths[0]);
-    let stored = called.reports()?.join("node-1-upload.bin");
+    let stored = folder.join("node-1-upload.bin");
     let before = called.cost()?.peak_memory_bytes;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -51,7 +51,7 @@ pub(super) fn measure(
             "uploading",
             interrupt,
         )?);
-        let stored = folder.join("node-1.bin");
+        let stored = folder.join("ceiling-node-1.bin");
         theirs.push(upload(
             ceiling.address(),
             &path,
