@@ -8,6 +8,7 @@
 pub mod own;
 mod series;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::core::ids::ExecutionId;
 use crate::core::metric_families::VERSION;
 use crate::core::report::{Results, SampleError};
 use crate::core::series_forecast::SeriesForecast;
+use crate::core::state::NodeState;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -75,6 +77,18 @@ impl Metrics {
         nodes: impl IntoIterator<Item = &'a str>,
     ) {
         self.lock().series.execution_started(id, nodes);
+    }
+
+    /// The newest execution was found on the volume after a start: how it stands is said until the next one begins.
+    pub fn newest_found(&self, id: &ExecutionId, counts: &BTreeMap<NodeState, u32>) {
+        let of = |state: NodeState| counts.get(&state).copied().unwrap_or(0);
+        let all: u32 = counts.values().sum();
+        let nodes = usize::try_from(all - of(NodeState::Excluded)).unwrap_or(usize::MAX);
+        if self.lock().series.newest_found(id, nodes) {
+            for state in NodeState::ALL {
+                self.own.nodes(state, of(state));
+            }
+        }
     }
 
     /// Whether all of a node's result can be exported, beside what there is of the node already.

@@ -99,6 +99,35 @@ async fn a_restarted_controller_finishes_the_execution_with_every_node_once() {
     assert_eq!(world.metric_lines(ended).len(), 6);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_restart_between_executions_says_how_the_newest_one_stands() {
+    let standing = [
+        "audit_pods ",
+        "audit_current_execution_id ",
+        "batch_job_controller_nodes{",
+        "batch_job_controller_last_schedule_timestamp_seconds ",
+        "batch_job_controller_last_success_timestamp_seconds ",
+    ];
+    let all = |world: &World| -> Vec<String> {
+        let lines = standing.iter().flat_map(|part| world.metric_lines(part));
+        lines.filter(|line| !line.starts_with('#')).collect()
+    };
+    let world = setup(3, 3).run();
+    run_to_its_end(&world).await;
+    let succeeded = "batch_job_controller_nodes{state=\"succeeded\"} 3";
+    let before = world.until("the end of every node", |world| {
+        let lines = all(world);
+        lines.iter().any(|line| line == succeeded).then_some(lines)
+    });
+    let before = before.await;
+    let world = world.restart(nothing);
+    let after = world.until("how it stands", |world| {
+        let lines = all(world);
+        lines.iter().any(|line| line == succeeded).then_some(lines)
+    });
+    assert_eq!(after.await, before);
+}
+
 /// Killed after each of the first steps that leave a trace outside the process, once per step.
 #[tokio::test(start_paused = true)]
 async fn wherever_it_is_killed_every_node_runs_exactly_once() {

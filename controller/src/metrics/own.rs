@@ -278,6 +278,15 @@ impl OwnMetrics {
         }
     }
 
+    /// An execution was found on the volume after a start, which succeeded at that time, or did not.
+    pub fn execution_found(&self, scheduled: Timestamp, succeeded: Option<Timestamp>) {
+        let at_least = |gauge: &Gauge, time| gauge.set(gauge.get().max(seconds(time)));
+        at_least(&self.schedule.last, scheduled);
+        if let Some(succeeded) = succeeded {
+            at_least(&self.schedule.last_success, succeeded);
+        }
+    }
+
     /// Nodes of the newest execution: `count` of them are in `state`.
     pub fn nodes(&self, state: NodeState, count: u32) {
         self.nodes

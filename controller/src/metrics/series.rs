@@ -228,6 +228,15 @@ impl SeriesStore {
         self.limit(id);
     }
 
+    /// The newest execution was found on the volume after a start; whether it is, and none has begun since.
+    pub(super) fn newest_found(&mut self, id: &ExecutionId, nodes: usize) -> bool {
+        let is_newest = self.current.is_none();
+        if is_newest {
+            self.current = Some((id.clone(), nodes));
+        }
+        is_newest
+    }
+
     fn change(&mut self, id: &ExecutionId, node: &str, change: impl FnOnce(&mut NodeSeries)) {
         if !self.executions.contains_key(id) {
             self.executions.insert(id.clone(), ExecutionSeries::new());

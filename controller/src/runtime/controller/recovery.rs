@@ -12,7 +12,7 @@ use crate::core::ids::ExecutionId;
 use crate::core::record::AlreadyHandled;
 use crate::core::report::Results;
 use crate::core::report_name;
-use crate::core::state::NodeState;
+use crate::core::state::{ExecutionState, NodeState};
 use crate::core::summary::ExecutionSummary;
 use crate::core::time::Now;
 use crate::ports::clock::Clock as _;
@@ -146,6 +146,11 @@ impl<P: Ports> Controller<P> {
     pub(super) fn history_found(&mut self, now: Now, id: &ExecutionId, summary: &ExecutionSummary) {
         if !self.kept.contains(id) || self.is_current(id) {
             return;
+        }
+        let succeeded = (summary.end_time).filter(|_| summary.state == ExecutionState::Succeeded);
+        (self.metrics.own()).execution_found(summary.scheduled_time, succeeded);
+        if self.kept.last() == Some(id) {
+            self.metrics.newest_found(id, &summary.counts);
         }
         let nodes = summary.nodes.iter();
         let nodes = nodes.filter(|node| node.state != NodeState::Excluded);
