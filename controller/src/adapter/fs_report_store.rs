@@ -57,9 +57,12 @@ const OWN_BYTES_MAX: u64 = 16 << 20;
 /// What nobody has written to for so long nobody is writing: an upload that is that slow is cut off before.
 const ABANDONED_SECONDS: i64 = 600;
 
-/// Reports below one directory; clones share it.
+/// Reports below one directory; clones share it, and cost next to nothing.
 #[derive(Debug, Clone)]
-pub struct FsReportStore {
+pub struct FsReportStore(Arc<Store>);
+
+#[derive(Debug, Clone)]
+struct Store {
     directory: Arc<Path>,
     durability: ReportDurability,
     commits: Commits,
@@ -77,7 +80,7 @@ impl FsReportStore {
     /// lives writes to the directory under it.
     #[must_use]
     pub fn new(directory: PathBuf, durability: ReportDurability, identity: &str) -> Self {
-        Self {
+        Self(Arc::new(Store {
             directory: directory.into(),
             durability,
             commits: Commits::new(durability),
@@ -87,18 +90,18 @@ impl FsReportStore {
             fingerprints: Fingerprints::default(),
             wide_uploads: Arc::new(Semaphore::new(WIDE_UPLOADS_MAX)),
             removed: Arc::default(),
-        }
+        }))
     }
 
     /// The reports of an execution take at most so many bytes, those on their way included; none: as many as fit.
     #[must_use]
     pub fn with_quota(mut self, bytes_max: Option<u64>) -> Self {
-        self.quota = Quota::new(bytes_max);
+        Arc::make_mut(&mut self.0).quota = Quota::new(bytes_max);
         self
     }
 
     fn execution_path(&self, execution: &ExecutionId) -> PathBuf {
-        self.directory.join(execution.as_str())
+        self.0.directory.join(execution.as_str())
     }
 
     /// Runs file system calls where they may block; `subject` is what an error names.
@@ -112,7 +115,10 @@ impl FsReportStore {
     }
 
     fn removed(&self) -> MutexGuard<'_, BTreeSet<ExecutionId>> {
-        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .removed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the execution's directory, which from now on no report makes again.
@@ -133,7 +139,7 @@ impl FsReportStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         };
-        self.quota.forget(execution);
+        self.0.quota.forget(execution);
         removed
     }
 
@@ -149,13 +155,13 @@ impl FsReportStore {
             if removed.contains(execution) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            fs::create_dir_all(&*self.directory)?;
+            fs::create_dir_all(&*self.0.directory)?;
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
         }
-        if self.durability == ReportDurability::Fsync {
+        if self.0.durability == ReportDurability::Fsync {
             self.root()?.sync()?;
         }
         // What else may have that name is not ours.
@@ -170,7 +176,7 @@ impl FsReportStore {
 
     /// The report directory itself, which may be reached by a link.
     fn root(&self) -> io::Result<Directory> {
-        let directory = Directory::open(&fs::canonicalize(&*self.directory)?)?;
+        let directory = Directory::open(&fs::canonicalize(&*self.0.directory)?)?;
         directory.ok_or_else(|| io::ErrorKind::NotADirectory.into())
     }
 
@@ -186,12 +192,12 @@ impl FsReportStore {
     }
 
     fn next_temporary_name(&self) -> String {
-        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
-        self.holder.temporary_name(number)
+        let number = self.0.next_temporary.fetch_add(1, Ordering::Relaxed);
+        self.0.holder.temporary_name(number)
     }
 
     fn replace_latest(&self, execution: &ExecutionId) -> io::Result<()> {
-        fs::create_dir_all(&*self.directory)?;
+        fs::create_dir_all(&*self.0.directory)?;
         let root = self.root()?;
         let temporary = loop {
             let name = self.next_temporary_name();
@@ -203,14 +209,14 @@ impl FsReportStore {
             // What matters is the error above.
             let _ = root.remove(&temporary);
         })?;
-        if self.durability == ReportDurability::Fsync {
+        if self.0.durability == ReportDurability::Fsync {
             root.sync()?;
         }
         Ok(())
     }
 
     fn read_latest(&self) -> io::Result<Option<ExecutionId>> {
-        let target = match fs::read_link(self.directory.join(LATEST)) {
+        let target = match fs::read_link(self.0.directory.join(LATEST)) {
             Ok(target) => target,
             // A file or a directory of that name is somebody else's.
             Err(error)
@@ -236,7 +242,7 @@ impl FsReportStore {
     }
 
     fn execution_directories(&self) -> io::Result<Vec<ExecutionId>> {
-        let entries = match fs::read_dir(&*self.directory) {
+        let entries = match fs::read_dir(&*self.0.directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -313,7 +319,7 @@ impl FsReportStore {
     /// The file system's; some may be removed.
     pub async fn remove_own_temporaries(&self) -> Result<usize, ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
-            store.remove_temporaries(|holder, _| *holder == store.holder)
+            store.remove_temporaries(|holder, _| *holder == store.0.holder)
         })
         .await
     }
@@ -450,7 +456,7 @@ impl FsUpload {
             name: self.name.clone(),
         };
         let write = move |directories: &mut Directories| pending.write_last(directories);
-        let committed = self.store.commits.replace(target, write).await;
+        let committed = self.store.0.commits.replace(target, write).await;
         committed.map_err(|error| store_error(&self.subject(), &error))
     }
 
@@ -478,7 +484,7 @@ struct Pending {
 
 impl Pending {
     fn begin(&self, directory: &Directory) -> io::Result<Temporary> {
-        let charge = (self.store.quota).charge(&self.execution, directory, &self.name)?;
+        let charge = (self.store.0.quota).charge(&self.execution, directory, &self.name)?;
         self.store.new_temporary(directory, charge)
     }
 
@@ -505,7 +511,7 @@ impl Pending {
     /// Writes the end of a report that is in its file otherwise.
     fn write_and_sync(mut self) -> io::Result<Self> {
         let temporary = self.write()?;
-        self.store.commits.sync(&temporary.file)?;
+        self.store.0.commits.sync(&temporary.file)?;
         self.place = Place::Open(temporary);
         Ok(self)
     }
@@ -527,7 +533,7 @@ impl Pending {
     /// What has the report's name, if it is the same: it is read only where it is as long.
     fn same_report(&self, directory: &Directory) -> io::Result<Option<File>> {
         let name = &*self.name;
-        if (self.store.fingerprints).replaces_another(&self.execution, name, &self.content) {
+        if (self.store.0.fingerprints).replaces_another(&self.execution, name, &self.content) {
             return Ok(None);
         }
         let length = self.content.iter().map(Bytes::len).sum::<usize>();
@@ -558,7 +564,7 @@ impl Upload for FsUpload {
         }
         let is_first = matches!(self.progress, Progress::Buffered);
         if !is_first && self.wide.is_none() {
-            let wide_uploads = Arc::clone(&self.store.wide_uploads);
+            let wide_uploads = Arc::clone(&self.store.0.wide_uploads);
             self.wide = wide_uploads.try_acquire_owned().ok();
         }
         let mut pending = self.take().await?;
@@ -680,7 +686,7 @@ impl ReportStore for FsReportStore {
         };
         let (store, of) = (self.clone(), execution.clone());
         let open = move || store.existing_execution(&of);
-        let appended = self.commits.append(target, open, bytes).await;
+        let appended = self.0.commits.append(target, open, bytes).await;
         appended.map_err(of_report)
     }
 
@@ -735,14 +741,14 @@ impl ReportStore for FsReportStore {
         let name = name.to_owned();
         self.blocking(own_subject(&name), move |store| {
             check_name(&name)?;
-            fs::create_dir_all(&*store.directory)?;
+            fs::create_dir_all(&*store.0.directory)?;
             let mut temporary = store.new_temporary(&store.root()?, Charge::free())?;
             temporary.file.write_all(&bytes)?;
-            if store.durability == ReportDurability::Fsync {
+            if store.0.durability == ReportDurability::Fsync {
                 temporary.file.sync_all()?;
             }
             let root = temporary.rename(&name)?;
-            if store.durability == ReportDurability::Fsync {
+            if store.0.durability == ReportDurability::Fsync {
                 root.sync()?;
             }
             Ok(())
@@ -764,7 +770,7 @@ impl ReportStore for FsReportStore {
 
     async fn probe(&self) -> Result<(), ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
-            fs::create_dir_all(&*store.directory)?;
+            fs::create_dir_all(&*store.0.directory)?;
             let mut probe = store.new_temporary(&store.root()?, Charge::free())?;
             probe.file.write_all(b"probe")
         })
@@ -773,13 +779,13 @@ impl ReportStore for FsReportStore {
 
     async fn remove_abandoned(&self) -> Result<usize, ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
-            store.quota.recount();
-            fs::create_dir_all(&*store.directory)?;
+            store.0.quota.recount();
+            fs::create_dir_all(&*store.0.directory)?;
             // By the clock of whoever keeps the volume.
             let probe = store.new_temporary(&store.root()?, Charge::free())?;
             let now = rustix::fs::fstat(&probe.file)?.st_mtime;
             store.remove_temporaries(|holder, modified| {
-                *holder != store.holder && now - modified > ABANDONED_SECONDS
+                *holder != store.0.holder && now - modified > ABANDONED_SECONDS
             })
         })
         .await

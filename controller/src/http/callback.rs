@@ -242,8 +242,9 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         }
         match endpoint {
             Endpoint::Result => self.result(caller, request).await,
-            Endpoint::File => self.file(caller, request).await,
-            Endpoint::Event => self.event(caller, request).await,
+            // Boxed, so that what a result takes in memory is not as large as what an upload takes.
+            Endpoint::File => Box::pin(self.file(caller, request)).await,
+            Endpoint::Event => Box::pin(self.event(caller, request)).await,
         }
     }
 

@@ -312,7 +312,8 @@ impl<F: Forward> HeldCallback<'_, F> {
         let response = self.until_answered().await;
         if self.is_forwarded {
             // Where that takes too long, the answer may get through all the same.
-            let _ = timeout(DRAIN_PATIENCE, self.body.drain(DRAINED_BYTES_MAX)).await;
+            let drained = timeout(DRAIN_PATIENCE, self.body.drain(DRAINED_BYTES_MAX));
+            let _ = Box::pin(drained).await;
         }
         if self.has_waited {
             let is_answered = response.extensions().get::<Elsewhere>().is_none();
@@ -332,7 +333,8 @@ impl<F: Forward> HeldCallback<'_, F> {
                 Standing::Standby(Some(leader)) if self.is_forwarded => {
                     return misdirected(leader);
                 }
-                Standing::Standby(Some(leader)) => self.try_there(leader).await,
+                // Boxed, as all that seldom happens: what is answered here takes less memory so.
+                Standing::Standby(Some(leader)) => Box::pin(self.try_there(leader)).await,
                 Standing::Recovering | Standing::Standby(None) => Err(NotAnswered::Unreached),
             };
             match answered {
@@ -348,7 +350,7 @@ impl<F: Forward> HeldCallback<'_, F> {
                 // What passed while somebody was at it is no waiting.
                 Err(NotAnswered::CutOff) => {}
             }
-            if !self.wait(&mut standing, &found).await {
+            if !Box::pin(self.wait(&mut standing, &found)).await {
                 return expired(&found);
             }
         }
