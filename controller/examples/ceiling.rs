@@ -2,13 +2,14 @@
 //!
 //! A bare axum handler on tokio's default runtime. It takes the same requests as the controller, reads a result as JSON, writes
 //! it to a temporary file and gives that its name, or streams an upload to a file; with `--fsync` the file is synced before it
-//! has its name. Without a sync all of this happens on the runtime's own threads: nothing is faster, and the controller must not
-//! do so, since a disk that stalls would stall everything else. A sync is waited for on a thread of its own, so that the file
-//! system can join those that come at the same time.
+//! has its name and the directory after, as it must be where an answer is to outlive a loss of power. Without a sync all of this
+//! happens on the runtime's own threads: nothing is faster, and the controller must not do so, since a disk that stalls would
+//! stall everything else. A sync is waited for on a thread of its own, so that the file system can join those that come at the
+//! same time.
 //!
 //! It leaves out all that the controller adds: tokens, admission, limits on bodies, pace and connections, a look at whether the
-//! same report is there, descriptors instead of paths, a quota, the sync of the directory, batches, the samples and their
-//! export, what becomes of the node, and other replicas.
+//! same report is there, descriptors instead of paths, a quota, syncs that are shared, the samples and their export, what becomes
+//! of the node, and other replicas.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -36,7 +37,7 @@ struct Arguments {
     /// Where files go, named so that they are nobody else's
     #[arg(long)]
     directory: PathBuf,
-    /// Sync each file before it has its name
+    /// Sync each file before it has its name, and its directory after
     #[arg(long)]
     fsync: bool,
 }
@@ -44,6 +45,8 @@ struct Arguments {
 #[derive(Debug)]
 struct Files {
     directory: PathBuf,
+    /// To be synced.
+    opened: File,
     fsync: bool,
     next: AtomicU64,
 }
@@ -67,7 +70,11 @@ impl Files {
             temporary.content.sync_all()?;
         }
         drop(temporary.content);
-        fs::rename(temporary.path, self.directory.join(name))
+        fs::rename(temporary.path, self.directory.join(name))?;
+        if self.fsync {
+            self.opened.sync_all()?;
+        }
+        Ok(())
     }
 
     fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
@@ -86,6 +93,7 @@ async fn main() -> io::Result<()> {
         let _ = stream.set_nodelay(true);
     });
     let files = Files {
+        opened: File::open(&arguments.directory)?,
         directory: arguments.directory,
         fsync: arguments.fsync,
         next: AtomicU64::new(0),
