@@ -6,6 +6,7 @@
 
 mod accept;
 mod changes;
+mod compaction;
 mod discovery;
 mod event_expiry;
 mod openapi;
@@ -25,6 +26,7 @@ use axum::Router;
 use axum::body::Body;
 use changes::Announcer;
 pub use changes::{Changes, Gone};
+pub use compaction::compact_history;
 pub use event_expiry::expire_events;
 use http::{Method, Request, Response};
 use jiff::Timestamp;

@@ -219,6 +219,13 @@ impl State {
         self.table(target.row).get(target.namespace, target.name)
     }
 
+    /// Forgets every change up to that version: whoever watches from before it, or lists what stood then, is told that it is gone.
+    pub fn compact(&mut self, version: u64) {
+        for table in self.tables.values_mut() {
+            table.compact(version);
+        }
+    }
+
     /// How many objects of a resource there are.
     #[must_use]
     pub fn count(&self, row: &'static Row) -> usize {

@@ -134,10 +134,21 @@ impl Table {
             self.history[old].object.forget_encoded();
         }
         while self.history.len() > limit {
-            if let Some(old) = self.history.pop_front() {
-                self.floor = old.version;
-                self.dropped += 1;
-            }
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops every change up to that version from the history.
+    pub(super) fn compact(&mut self, version: u64) {
+        while (self.history.front()).is_some_and(|change| change.version <= version) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(old) = self.history.pop_front() {
+            self.floor = old.version;
+            self.dropped += 1;
         }
     }
 

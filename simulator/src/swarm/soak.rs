@@ -14,6 +14,7 @@ use super::disturbance::Timeline;
 use super::options::SwarmOptions;
 use super::site::Site;
 use super::{Swarm, at_the_port, in_virtual_time};
+use crate::apiserver::compact_history;
 use crate::checker::Violation;
 use crate::controllers::{self, PodGc};
 use crate::event_log::EventLog;
@@ -117,6 +118,8 @@ pub fn soak(options: &SoakOptions, mut told: impl FnMut()) -> Result<SoakOutcome
             traffic = asked;
             (replicas, late_pods)
         });
+        let compaction = compact_history(swarm.site.api.clone());
+        swarm.running.spawn(compaction);
         if options.has_pod_gc {
             let api = swarm.site.api.clone();
             let rules = controllers::run(api, vec![Box::new(PodGc::default())]);
