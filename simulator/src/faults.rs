@@ -429,14 +429,17 @@ impl Inner {
 
 impl Firing {
     fn is_noticed_by(&self, call: &Call) -> bool {
-        let shares = call.shares_collection(&self.call);
         let lists = call.begins_anew();
+        // Asked of every call and every fault that nobody has noticed: what is quick to see comes first.
         match self.kind.notice() {
             Notice::Repeat => call.repeats(&self.call),
-            Notice::Relist => shares && lists,
-            Notice::Rewatch => shares && (lists || call.verb == Verb::Watch),
+            Notice::Relist => lists && call.shares_collection(&self.call),
+            Notice::Rewatch => {
+                (lists || call.verb == Verb::Watch) && call.shares_collection(&self.call)
+            }
             Notice::CatchUp => {
-                shares && (lists || call.verb == Verb::Watch && call.version == self.shown)
+                let catches_up = call.verb == Verb::Watch && call.version == self.shown;
+                (lists || catches_up) && call.shares_collection(&self.call)
             }
             Notice::Told => false,
         }

@@ -444,7 +444,8 @@ fn container_status(uid: &str, container: &Value, report: &Report, sighting: &Si
 /// A time as the API writes it, whole seconds.
 #[must_use]
 pub fn rfc3339(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    let whole = Timestamp::from_second(time.as_second());
+    whole.unwrap_or(time).to_string()
 }
 
 #[cfg(test)]

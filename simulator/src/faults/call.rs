@@ -113,9 +113,8 @@ impl Call {
     /// Whether this has the purpose of an earlier call: the same again, or a read of what that was about.
     pub(super) fn repeats(&self, earlier: &Self) -> bool {
         let reads = matches!(self.verb, Verb::Get | Verb::List);
-        let same = (self.verb, &self.name) == (earlier.verb, &earlier.name)
-            || reads && self.name == earlier.name;
-        self.shares_collection(earlier) && same
+        let may_settle = reads || self.verb == earlier.verb;
+        may_settle && self.name == earlier.name && self.shares_collection(earlier)
     }
 
     /// Whether the client begins from everything that there is: a first page, or a watch that lists first.
