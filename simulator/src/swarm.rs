@@ -295,13 +295,18 @@ impl Swarm {
 
     /// Lets the run go on until then, or until something is wrong.
     async fn wait_until(&mut self, then: Instant) -> Result<(), Violation> {
+        self.wait_for(sleep_until(then)).await
+    }
+
+    /// Lets the run go on until that has happened, or until something is wrong.
+    async fn wait_for(&mut self, event: impl Future<Output = ()>) -> Result<(), Violation> {
         tokio::select! {
             biased;
             () = self.site.record.alarm() => {}
             Some(ended) = self.running.join_next() => {
                 return Err(format!("a part of the swarm ended: {ended:?}"));
             }
-            () = sleep_until(then) => {}
+            () = event => {}
         }
         match self.site.record.violation() {
             Some(violation) => Err(violation),

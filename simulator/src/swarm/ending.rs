@@ -10,7 +10,7 @@ use controller::core::state::{NodeState, Reason};
 use controller::core::summary::{self, ExecutionSummary};
 use controller::ports::clock::Clock as _;
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::Swarm;
 use super::options::PERIOD;
@@ -18,7 +18,7 @@ use crate::checker::Violation;
 use crate::state::{Target, resource};
 use crate::world::{HEALING_TIME, NAMESPACE, between};
 
-/// How often the end of something is looked for, in virtual time.
+/// After a change of the state record the end of something is looked for so much later, in virtual time.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// For a lease to run out, a leader to take over, and the metrics to come back.
@@ -73,6 +73,15 @@ impl Swarm {
                     bound.as_secs()
                 ));
             }
+            let record = self.site.record.clone();
+            self.wait_for(async {
+                tokio::select! {
+                    biased;
+                    () = record.state_changed() => {}
+                    () = sleep_until(last) => {}
+                }
+            })
+            .await?;
             self.wait_until(Instant::now() + LOOK).await?;
         }
     }

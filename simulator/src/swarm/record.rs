@@ -95,6 +95,8 @@ impl Observed {
 pub(super) struct Record {
     book: Arc<Mutex<Book>>,
     alarm: Arc<Notify>,
+    state_changed: Arc<Notify>,
+    pods_changed: Arc<Notify>,
     leads: Arc<watch::Sender<Leads>>,
 }
 
@@ -135,7 +137,7 @@ struct Book {
     /// Which process writes a journal.
     journals: BTreeMap<(ExecutionId, String), u64>,
     /// What job pods sent, by stored name.
-    sent: BTreeMap<(ExecutionId, String), Vec<Bytes>>,
+    sent: BTreeMap<ExecutionId, BTreeMap<String, Vec<Bytes>>>,
     /// What they were told is stored, on which volume.
     acknowledged: BTreeMap<(u64, ExecutionId), BTreeSet<String>>,
     violation: Option<Violation>,
@@ -222,12 +224,24 @@ impl Record {
                 holder: String::new(),
                 epoch: 0,
             })),
+            state_changed: Arc::default(),
+            pods_changed: Arc::default(),
         }
     }
 
     /// Returns when an invariant was broken. Cancel safe.
     pub(super) async fn alarm(&self) {
         self.alarm.notified().await;
+    }
+
+    /// Returns when a ConfigMap has changed since the last time. Cancel safe; for one who waits.
+    pub(super) async fn state_changed(&self) {
+        self.state_changed.notified().await;
+    }
+
+    /// Returns when a pod has changed since the last time. Cancel safe; for one who waits.
+    pub(super) async fn pods_changed(&self) {
+        self.pods_changed.notified().await;
     }
 
     /// The first invariant that was broken.
@@ -312,6 +326,12 @@ impl Record {
                 let events = api.read(|state| state.poll(cursor, EVENTS_AT_ONCE));
                 is_quiet &= events.is_empty();
                 self.write(|book| events.iter().for_each(|event| book.changed(row, event)));
+                match row.plural {
+                    _ if events.is_empty() => {}
+                    "configmaps" => self.state_changed.notify_one(),
+                    "pods" => self.pods_changed.notify_one(),
+                    _ => {}
+                }
             }
             if is_quiet && changes.changed().await.is_err() {
                 return;
@@ -431,7 +451,7 @@ impl Record {
         if name != summary::FILE_NAME {
             return;
         }
-        let Ok(summary) = serde_json::from_slice::<ExecutionSummary>(bytes) else {
+        let Some(summary) = summaries::glance(bytes) else {
             return self.blame(format!("{} writes a summary that is none", who.identity));
         };
         self.write(|book| {
@@ -473,7 +493,8 @@ impl Record {
         };
         let mut is_repeated = false;
         self.write(|book| {
-            let sent = book.sent.entry((id, name)).or_default();
+            let of_execution = book.sent.entry(id).or_default();
+            let sent = of_execution.entry(name).or_default();
             is_repeated = sent.contains(&post.body);
             if !is_repeated {
                 sent.push(post.body.clone());
@@ -548,7 +569,7 @@ impl Book {
         self.ids.retain(|_, id| id != execution);
         self.told.remove(execution);
         self.journals.retain(|(id, _), _| id != execution);
-        self.sent.retain(|(id, _), _| id != execution);
+        self.sent.remove(execution);
         self.creators
             .retain(|pod, _| !pod.contains(execution.as_str()));
     }
@@ -1023,8 +1044,9 @@ impl Book {
         }
         let own = (self.acknowledged.iter()).filter(|((number, _), _)| *number == volume.number());
         for ((_, id), names) in own {
+            let of_execution = self.sent.get(id);
             for name in names {
-                let sent = self.sent.get(&(id.clone(), name.clone()));
+                let sent = of_execution.and_then(|sent| sent.get(name));
                 let stored = volume.store().get(id, name);
                 let is_kept =
                     stored.is_some_and(|stored| sent.is_some_and(|sent| sent.contains(&stored)));

@@ -8,7 +8,7 @@ use controller::core::ids::ExecutionId;
 use controller::core::state::NodeState;
 use controller::core::summary::{ExecutionSummary, NodeSummary};
 use controller::ports::clock::Clock as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::disturbance::Timeline;
 use super::options::SwarmOptions;
@@ -189,9 +189,7 @@ impl Swarm {
             self.until(&format!("the begin of {id}"), CLAIM_MAX, is_claimed)
                 .await?;
             while let Some(stop) = stops.next_if(|stop| stop.execution == number) {
-                let so_many = format!("the end of {} pods of {id}", stop.ended);
-                self.until(&so_many, bound, |_| record.ended(&id) >= stop.ended)
-                    .await?;
+                self.until_ended_pods(&id, stop.ended, bound).await?;
                 take_overs.push(self.take_over(&id, stop.stop, traffic).await?);
             }
             let summary = self.until_ended(due, bound).await?;
@@ -242,6 +240,36 @@ impl Swarm {
             to_leading: traffic.counts().since(&asked),
             to_end: asked,
         })
+    }
+
+    /// Waits until so many pods of the execution have ended.
+    async fn until_ended_pods(
+        &mut self,
+        id: &ExecutionId,
+        count: usize,
+        bound: Duration,
+    ) -> Result<(), Violation> {
+        let begun = Instant::now();
+        let record = self.site.record.clone();
+        while record.ended(id) < count {
+            if begun.elapsed() >= bound {
+                let seconds = bound.as_secs();
+                return Err(format!(
+                    "the end of {count} pods of {id} does not come within {seconds} s"
+                ));
+            }
+            self.wait_for(async {
+                tokio::select! {
+                    biased;
+                    () = record.pods_changed() => {}
+                    () = sleep_until(begun + bound) => {}
+                }
+            })
+            .await?;
+            // The others of the same moment end, too.
+            self.wait_until(Instant::now() + LOOK).await?;
+        }
+        Ok(())
     }
 
     /// Waits until it is so.
