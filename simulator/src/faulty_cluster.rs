@@ -260,8 +260,8 @@ impl FaultyCluster {
         tokio::spawn(async move {
             sleep(delay).await;
             if let Some(pod) = pod {
-                late_pods.names().insert(pod.clone());
-                if write.await.is_err() {
+                let is_first = late_pods.names().insert(pod.clone());
+                if write.await.is_err() && is_first {
                     // Another create was before it, and the pod is that one's.
                     late_pods.names().remove(&pod);
                 }

@@ -117,6 +117,11 @@ fn a_leader_stands_still_and_comes_back_believing_that_it_leads() {
 }
 
 #[test]
+fn a_leader_stands_still_in_the_middle_of_what_it_does() {
+    disturbed(&[(Disturbance::PauseAtCall, 12)]);
+}
+
+#[test]
 fn a_leader_does_not_reach_the_api_server() {
     disturbed(&[
         (Disturbance::ApiRefused, 5),

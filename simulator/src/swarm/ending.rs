@@ -21,6 +21,9 @@ use crate::world::{HEALING_TIME, NAMESPACE, between};
 /// After a change of the state record the end of something is looked for so much later, in virtual time.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Without faults the end of a pod is in the journal within this time.
+const NOTICED_WITHIN: Duration = Duration::from_secs(10);
+
 /// For a lease to run out, a leader to take over, and the metrics to come back.
 const TAKE_OVER: Duration = Duration::from_mins(2);
 
@@ -107,6 +110,7 @@ impl Swarm {
             let claim = state.in_progress.as_ref();
             let is_begun = claim.is_some_and(|claim| claim.scheduled_time == due);
             if is_begun || self.site.record.id(due).is_some() {
+                self.delete_a_running_pod().await?;
                 return self.until_ended(due, bound).await;
             }
             if !is_busy {
@@ -119,6 +123,25 @@ impl Swarm {
         Err(format!(
             "the executions of {DROPPED_MAX} times in a row were dropped"
         ))
+    }
+
+    /// Somebody deletes a pod: its end is noticed at once, and not only when the pods are listed again.
+    async fn delete_a_running_pod(&mut self) -> Result<(), Violation> {
+        let in_progress = self.site.record.state().in_progress;
+        let Some(id) = in_progress.and_then(|claim| claim.id) else {
+            return Ok(());
+        };
+        let Some(pod) = self.site.delete_a_running_pod(&id) else {
+            return Ok(());
+        };
+        self.wait_until(Instant::now() + NOTICED_WITHIN).await?;
+        if self.site.options.has_shared_volume && !self.site.record.is_end_told(&id, &pod) {
+            return Err(format!(
+                "pod {pod} was deleted, and that was not noticed within {} s",
+                NOTICED_WITHIN.as_secs()
+            ));
+        }
+        Ok(())
     }
 
     pub(super) async fn until_ended(
@@ -174,6 +197,7 @@ impl Swarm {
                 None | Some(
                     Reason::PodFailed
                         | Reason::Evicted
+                        | Reason::Deleted
                         | Reason::OutOfPods
                         | Reason::ImagePull
                         | Reason::RunDeadline

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller::core::by_hand::{ANNOTATION_CANCEL, ANNOTATION_TRIGGER};
+use controller::core::ids::ExecutionId;
 use controller::core::lease::lease_name;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -455,6 +456,22 @@ impl Site {
         };
         self.delete_pod(&pods[drawn], &options);
         true
+    }
+
+    /// Somebody deletes a pod of that execution that runs, by force: its name.
+    pub(super) fn delete_a_running_pod(&self, id: &ExecutionId) -> Option<String> {
+        let pod = self.api.read(|state| {
+            let mut pods = state.iter(&resource::PODS, Some(NAMESPACE));
+            let runs = |pod: &&Arc<Stored>| {
+                let label = pod.metadata.labels.get(EXECUTION_LABEL);
+                label.is_some_and(|label| **label == *id.as_str())
+                    && pod.text("/status/phase") == "Running"
+                    && pod.metadata.deletion_timestamp.is_none()
+            };
+            pods.find(runs).cloned()
+        })?;
+        self.delete_pod(&pod, &DeleteOptions::now());
+        Some(pod.metadata.name.to_string())
     }
 
     fn delete_pod(&self, pod: &Stored, options: &DeleteOptions) {

@@ -29,6 +29,9 @@ pub(super) fn version_of_image(image: &str) -> Option<u32> {
 /// A pool full of the slowest pods brings an execution to its end within this time, where nothing fails.
 const ROUNDS_TIME_MAX_MS: u64 = 8 * 60 * 1000;
 
+/// A slow API server, for one object.
+const API_LATENCY_MS_MAX: u64 = 50;
+
 /// What a run is made of. The same options give the same run.
 #[derive(Debug, Clone)]
 pub struct SwarmOptions {
@@ -54,6 +57,8 @@ pub struct SwarmOptions {
     pub has_shared_volume: bool,
     /// What an access to the volume takes.
     pub disk_latency: Duration,
+    /// How long answers of the API server are on their way.
+    pub api_latency: Duration,
     /// Ended pods above which the cluster collects them.
     pub pod_gc_above: u32,
     /// Where clocks are put forward or back while the run lasts: how, and under which schedule.
@@ -232,6 +237,8 @@ impl SwarmOptions {
         let disk_latency = Duration::from_millis(stream.between(0, 20));
         let nodes = overrides.nodes.unwrap_or(nodes);
         let pod_gc_above = uneven(&mut of_run.stream("pod-gc"), 0, nodes);
+        let api_latency =
+            Duration::from_millis(of_run.stream("api-latency").between(0, API_LATENCY_MS_MAX));
         let mut stream = of_run.stream("clock-change");
         let clock_change = ClockChange {
             is_forward: stream.between(0, 1) == 0,
@@ -250,6 +257,7 @@ impl SwarmOptions {
             executions: overrides.executions.unwrap_or(executions),
             has_shared_volume,
             disk_latency,
+            api_latency,
             pod_gc_above,
             clock_change: Some(clock_change),
             faults: Plan::drawn(of_run).in_process(),
@@ -371,7 +379,7 @@ impl fmt::Display for SwarmOptions {
         write!(
             f,
             "seed {}: {} replicas with {}, {} nodes, pool {}, pods of {}..{} s of which {:.0} % fail, {} retries, {} ended \
-             pods kept, PodGC above {}, {} executions, a disk of {} ms{}; {}; {}",
+             pods kept, PodGC above {}, {} executions, a disk of {} ms, an API server of {} ms{}; {}; {}",
             self.seed,
             self.replicas,
             if self.has_shared_volume {
@@ -389,6 +397,7 @@ impl fmt::Display for SwarmOptions {
             self.pod_gc_above,
             self.executions,
             self.disk_latency.as_millis(),
+            self.api_latency.as_millis(),
             match self.clock_change {
                 None => "",
                 Some(ClockChange {

@@ -51,6 +51,8 @@ pub(super) struct ProcessCluster<C> {
     pub(super) who: Who,
     pub(super) record: Record,
     pub(super) disturbances: Disturbances,
+    /// How long answers are on their way.
+    pub(super) latency: Duration,
     /// Calls for pods that are in flight.
     pub(super) in_flight: Arc<AtomicUsize>,
 }
@@ -87,6 +89,9 @@ impl<C> ProcessCluster<C> {
         let result = match cut {
             None => {
                 let result = work.await;
+                if !self.latency.is_zero() {
+                    sleep(self.latency).await;
+                }
                 self.disturbances.show(Sign::Call, Some(self.who.slot));
                 result
             }

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use super::disturbance::{Disturbance, Disturbances, Sign};
 use super::life::Who;
 use super::options::{SwarmOptions, version_of_image};
-use super::standing::{Nodes, Standing};
+use super::standing::{Nodes, Standing, at_the_least};
 use super::summaries::{self, Facts};
 use super::volume::Volume;
 use crate::apiserver::ApiServer;
@@ -37,7 +37,7 @@ use crate::callback::Attempt;
 use crate::checker::{Checker, JobPod, Peaks, Violation, attempt_of};
 use crate::clock::SimClock;
 use crate::event_log::EventLog;
-use crate::faults::{Faults, refusal_in};
+use crate::faults::{Faults, Kind, refusal_in};
 use crate::faulty_cluster::LatePods;
 use crate::job::{EXECUTION_LABEL, FILE_NAME, Post, PostKind};
 use crate::state::{Row, Selector, Stored, Target, WatchCursor, WatchEvent, WatchFrom, resource};
@@ -265,6 +265,13 @@ impl Record {
     /// The state record as it was last written.
     pub(super) fn state(&self) -> StateRecord {
         self.book().state.clone()
+    }
+
+    /// Whether a journal tells how the pod has ended, or the summary does, where the execution has.
+    pub(super) fn is_end_told(&self, id: &ExecutionId, pod: &str) -> bool {
+        let book = self.book();
+        let is_closed = book.facts.get(id).is_some_and(|facts| facts.is_closed);
+        is_closed || (book.told.get(id)).is_some_and(|told| told.has_end(pod))
     }
 
     /// Whether a list of nodes that is made now has it as an eligible one.
@@ -809,8 +816,9 @@ impl Book {
             ));
         }
         let limits = &self.observed.config;
+        let late_events = (self.observed.options.faults).enables(Kind::LateEvent);
         for (uid, standing) in &self.standing {
-            if !standing.has_ended && standing.is_given_up(&self.nodes, limits) {
+            if !standing.has_ended && standing.is_given_up(&self.nodes, limits, late_events) {
                 self.checker.excuse(uid);
             }
         }
@@ -972,7 +980,7 @@ impl Book {
         if attempt == 1 || job_pod.is_late || !clocks_agree {
             return Ok(());
         }
-        let pause = attempt_backoff(attempt - 1).mul_f64(0.98);
+        let pause = at_the_least(attempt_backoff(attempt - 1));
         match ended.map(|ended| ended.elapsed()) {
             Some(after) if after < pause => Err(format!(
                 "pod {} is created {} s after the attempt before, and the pause is {} s",

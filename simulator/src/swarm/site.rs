@@ -134,6 +134,7 @@ pub(super) struct Parts {
     pub(super) life: Life,
     record: Record,
     disturbances: Disturbances,
+    latency: Duration,
     reports: ProcessReports,
     clock: ProcessClock,
     entropy: SimEntropy,
@@ -159,6 +160,7 @@ impl Replicas {
                 who: parts.who,
                 record: parts.record,
                 disturbances: parts.disturbances,
+                latency: parts.latency,
                 in_flight: Arc::default(),
             };
             let ports = PortSet {
@@ -456,6 +458,7 @@ impl Site {
             life: life.clone(),
             record: self.record.clone(),
             disturbances: self.disturbances.clone(),
+            latency: self.options.api_latency,
             reports: reports.clone(),
             clock: ProcessClock {
                 clock: self.places[slot].clock.clone(),

@@ -149,6 +149,7 @@ impl SoakOptions {
             executions: self.executions,
             has_shared_volume: true,
             disk_latency: Duration::ZERO,
+            api_latency: Duration::ZERO,
             faults: Plan::none(),
             timeline: Timeline::default(),
             pod_gc_above: 0,

@@ -17,6 +17,11 @@ use crate::state::{Object, Stored};
 /// What a kubelet gets to stop a pod, at least.
 const STOP_MIN: Duration = Duration::from_secs(30);
 
+/// What passes of that time before the fastest clock of a replica shows that all of it has.
+pub(super) fn at_the_least(time: Duration) -> Duration {
+    time.mul_f64(0.98)
+}
+
 /// The nodes there are.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(BTreeMap<Arc<str>, Node>);
@@ -148,7 +153,7 @@ impl Standing {
 
     /// Whether it may be past a deadline, on the clock of some replica.
     pub(super) fn is_overdue(&self, config: &Config) -> bool {
-        let passed = |since: Instant, limit: Duration| since.elapsed() >= limit.mul_f64(0.98);
+        let passed = |since: Instant, limit: Duration| since.elapsed() >= at_the_least(limit);
         let runs_too_long = (self.running_since.zip(config.pod_run_deadline))
             .is_some_and(|(since, limit)| passed(since, limit));
         runs_too_long || passed(self.created, config.pod_start_deadline)
@@ -168,21 +173,23 @@ impl Standing {
         self.running_since.is_some()
     }
 
-    /// Whether its slot may be free though it has not ended.
-    pub(super) fn is_given_up(&self, nodes: &Nodes, config: &Config) -> bool {
+    /// Whether its slot may be free though it has not ended. With late events a replica may take a node for NotReady again that is
+    /// not any more.
+    pub(super) fn is_given_up(&self, nodes: &Nodes, config: &Config, late_events: bool) -> bool {
         let now = Instant::now();
         let passed = |since: Option<Instant>, limit: Duration| {
-            since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+            since.is_some_and(|since| now.saturating_duration_since(since) >= at_the_least(limit))
         };
         let node = nodes.0.get(&*self.node);
         let Some(node) = node.filter(|node| Some(&node.uid) == self.node_uid.as_ref()) else {
             return true;
         };
         let lost = config.node_lost_timeout;
+        let last_away = node.last_not_ready.filter(|_| late_events);
         let stop = lost.max(STOP_MIN);
         let runs_too_long =
             (config.pod_run_deadline).is_some_and(|limit| passed(self.running_since, limit + stop));
-        passed(node.not_ready_since, lost)
+        passed(node.not_ready_since.or(last_away), lost)
             || passed(self.terminating_since, self.grace + stop)
             || passed(self.hopeless_since, stop)
             || passed(Some(self.created), config.pod_start_deadline + stop)
