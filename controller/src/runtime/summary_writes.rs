@@ -19,6 +19,9 @@ const PAUSE_PER_NODE: Duration = Duration::from_millis(10);
 /// A summary to be written.
 pub(super) type Document = (ExecutionId, Bytes);
 
+/// Of an execution that takes long what is a hundredth of its age old is new enough, up to this.
+const PAUSE_OF_AGE_MAX: Duration = Duration::from_secs(30);
+
 /// What is to be written, and when the next look is due.
 #[derive(Debug, Default)]
 pub(super) struct SummaryWrites {
@@ -58,10 +61,10 @@ impl SummaryWrites {
             running.filter(|_| self.has_changed),
         ];
         (self.is_outdated, self.has_changed) = (false, false);
+        let age = running.map_or(Duration::ZERO, |running| running.age(now));
         let mut pause = PAUSE_MIN;
         for execution in outdated.into_iter().flatten() {
-            let nodes = u32::try_from(execution.nodes().len()).unwrap_or(u32::MAX);
-            pause = pause.max(PAUSE_PER_NODE.saturating_mul(nodes));
+            pause = pause.max(pause_after(execution.nodes().len(), age));
             self.push(execution);
         }
         self.next = now.after(pause);
@@ -100,6 +103,33 @@ impl SummaryWrites {
         // The summary is plain data: it always serialises.
         if let Ok(document) = serde_json::to_vec_pretty(&execution.summary()) {
             self.queue.push_back((id, document.into()));
+        }
+    }
+}
+
+/// The pause after a summary of so many nodes, where the execution in progress is of that age.
+fn pause_after(nodes: usize, age: Duration) -> Duration {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    let of_nodes = PAUSE_PER_NODE.saturating_mul(nodes);
+    let of_age = (age / 100).min(PAUSE_OF_AGE_MAX);
+    PAUSE_MIN.max(of_nodes).max(of_age)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_with_the_nodes_and_up_to_half_a_minute_with_the_age() {
+        for (nodes, age_minutes, expected_seconds) in [
+            (0, 0, 5),
+            (500, 8, 5),
+            (500, 20, 12),
+            (500, 600, 30),
+            (5_000, 600, 50),
+        ] {
+            let pause = pause_after(nodes, Duration::from_mins(age_minutes));
+            assert_eq!(pause, Duration::from_secs(expected_seconds), "{nodes}");
         }
     }
 }

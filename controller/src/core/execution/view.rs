@@ -11,6 +11,7 @@ use crate::core::node_run::{Failure, NodeRun};
 use crate::core::pod_pool::PodPool;
 use crate::core::state::{ExecutionState, NodeState, Reason};
 use crate::core::summary::{ExecutionSummary, NodeSummary, SCHEMA_VERSION};
+use crate::core::time::Monotonic;
 
 impl Execution {
     /// The execution's id.
@@ -100,6 +101,12 @@ impl Execution {
     #[must_use]
     pub fn makespan(&self) -> Option<Duration> {
         Some(self.ended?.monotonic.since(self.started.monotonic))
+    }
+
+    /// The time since its begin.
+    #[must_use]
+    pub fn age(&self, now: Monotonic) -> Duration {
+        now.since(self.started.monotonic)
     }
 
     /// The summary of this moment.
