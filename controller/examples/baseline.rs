@@ -1,8 +1,8 @@
 //! A controller of your own: its job pods compare their node with a baseline that it serves.
 //!
-//! It adds one of each: a variable of the job pods (`BASELINE_URL`), a route beside the callback API (`GET /baseline`), and a
-//! background task (the file is read again once a minute: a mounted ConfigMap changes). The controller hands `custom` of
-//! `config.yaml` on as it is:
+//! It adds one of each: a variable of the job pods (`BASELINE_URL`), a route beside the callback API (`GET /baseline`),
+//! and a background task (the file is read again once a minute: a mounted ConfigMap changes). The controller hands
+//! `custom` of `config.yaml` on as it is:
 //!
 //! ```yaml
 //! custom:

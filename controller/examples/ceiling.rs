@@ -1,15 +1,16 @@
-//! The ceiling of the callback API's speed, for `cargo xtask bench`: what is left of it when only the kernel's part is done.
+//! The ceiling of the callback API's speed, for `cargo xtask bench`: what is left of it when only the kernel's part is
+//! done.
 //!
-//! A bare axum handler on tokio's default runtime. It takes the same requests as the controller, reads a result as JSON, writes
-//! it to a temporary file and gives that its name, or streams an upload to a file; with `--fsync` the file is synced before it
-//! has its name and the directory after, as it must be where an answer is to outlive a loss of power. Without a sync all of this
-//! happens on the runtime's own threads: nothing is faster, and the controller must not do so, since a disk that stalls would
-//! stall everything else. A sync is waited for on a thread of its own, so that the file system can join those that come at the
-//! same time.
+//! A bare axum handler on tokio's default runtime. It takes the same requests as the controller, reads a result as
+//! JSON, writes it to a temporary file and gives that its name, or streams an upload to a file; with `--fsync` the file
+//! is synced before it has its name and the directory after, as it must be where an answer is to outlive a loss of
+//! power. Without a sync all of this happens on the runtime's own threads: nothing is faster, and the controller must
+//! not do so, since a disk that stalls would stall everything else. A sync is waited for on a thread of its own, so
+//! that the file system can join those that come at the same time.
 //!
-//! It leaves out all that the controller adds: tokens, admission, limits on bodies, pace and connections, a look at whether the
-//! same report is there, descriptors instead of paths, a quota, syncs that are shared, the samples and their export, what becomes
-//! of the node, and other replicas.
+//! It leaves out all that the controller adds: tokens, admission, limits on bodies, pace and connections, a look at
+//! whether the same report is there, descriptors instead of paths, a quota, syncs that are shared, the samples and
+//! their export, what becomes of the node, and other replicas.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

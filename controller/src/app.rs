@@ -25,9 +25,9 @@ type Failure = Vec<String>;
 type Extend = dyn Fn(&Config) -> Result<Extension, String> + Send + Sync;
 
 /// The whole of a binary: reads arguments and environment, and runs the command with what `extend` makes of the
-/// configuration. An error of it is said as one about the configuration: it should name the key, what it found and what it
-/// wants. It is asked again whenever the configuration changes: variables then are the new ones, routes and tasks those of the
-/// start.
+/// configuration. An error of it is said as one about the configuration: it should name the key, what it found and what
+/// it wants. It is asked again whenever the configuration changes: variables then are the new ones, routes and tasks
+/// those of the start.
 #[must_use]
 pub fn main<E: Display>(
     extend: impl Fn(&Config) -> Result<Extension, E> + Send + Sync + 'static,
@@ -46,8 +46,8 @@ pub fn main<E: Display>(
 
 fn run_command(arguments: Arguments, environment: &Environment, extend: &Arc<Extend>) -> ExitCode {
     // One worker thread: the loop, its tasks and the requests hand each other small messages, and a second one spends a
-    // fifth of the process's CPU time on waking the first. Files have one thread of their own: on one volume, further ones
-    // mostly spin on the lock of the directory.
+    // fifth of the process's CPU time on waking the first. Files have one thread of their own: on one volume, further
+    // ones mostly spin on the lock of the directory.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(1)

@@ -37,8 +37,8 @@ pub enum Command {
     Run,
     /// Check the configuration: every wrong key at once, and warnings for unknown ones.
     ///
-    /// Works without a cluster on files. Without files it reads the ConfigMap that NAMESPACE and CONFIG_MAP_NAME name from
-    /// the cluster. Exit status 1 where something is wrong.
+    /// Works without a cluster on files. Without files it reads the ConfigMap that NAMESPACE and CONFIG_MAP_NAME name
+    /// from the cluster. Exit status 1 where something is wrong.
     Validate(ConfigurationFiles),
     /// Print the job pod of a node as it would be created.
     ///
@@ -47,20 +47,20 @@ pub enum Command {
     Render(RenderArguments),
     /// Print the next times at which the schedule is due.
     ///
-    /// In UTC and on the wall clock of the schedule's time zone, with notes where a clock change skips or repeats a time.
-    /// Works without a cluster on --cron or --config; without either it reads the cluster's ConfigMap.
+    /// In UTC and on the wall clock of the schedule's time zone, with notes where a clock change skips or repeats a
+    /// time. Works without a cluster on --cron or --config; without either it reads the cluster's ConfigMap.
     Schedule(ScheduleArguments),
     /// Serve the callback API alone, to write a job's script against.
     ///
     /// Any node and execution may post; reports are checked and stored as the controller does it, and everything that
-    /// arrives is printed: results with the series they become, events, refusals with their reason. At the start it prints
-    /// requests to try and the environment of a job pod. Works without a cluster; Ctrl-C ends it.
+    /// arrives is printed: results with the series they become, events, refusals with their reason. At the start it
+    /// prints requests to try and the environment of a job pod. Works without a cluster; Ctrl-C ends it.
     Mock(MockArguments),
     /// Start an execution now, also while the schedule is suspended.
     ///
-    /// Sets the annotation batch-job-controller.bakito.github.com/trigger of the controller's ConfigMap, which a person can
-    /// do as well: any new value asks for an execution over all eligible nodes. An execution in progress is replaced where
-    /// concurrencyPolicy is Replace; else the controller refuses, with a Kubernetes event.
+    /// Sets the annotation batch-job-controller.bakito.github.com/trigger of the controller's ConfigMap, which a person
+    /// can do as well: any new value asks for an execution over all eligible nodes. An execution in progress is
+    /// replaced where concurrencyPolicy is Replace; else the controller refuses, with a Kubernetes event.
     Trigger(TriggerArguments),
     /// End the execution in progress: running job pods are deleted, the other nodes are notStarted.
     ///

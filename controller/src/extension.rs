@@ -45,9 +45,10 @@ impl Extension {
         Self::default()
     }
 
-    /// Adds variables to each container of each job pod, init containers too; they replace the template's of the same name.
-    /// The controller's own ([`RESERVED_VARIABLES`](crate::core::job_pod::RESERVED_VARIABLES)) cannot be set: that is an error
-    /// at the start, or of the node where the name is first given later. Called for every pod: it must not block.
+    /// Adds variables to each container of each job pod, init containers too; they replace the template's of the same
+    /// name. The controller's own ([`RESERVED_VARIABLES`](crate::core::job_pod::RESERVED_VARIABLES)) cannot be set:
+    /// that is an error at the start, or of the node where the name is first given later. Called for every pod: it must
+    /// not block.
     #[must_use]
     pub fn variables(
         mut self,
@@ -60,8 +61,8 @@ impl Extension {
         self
     }
 
-    /// Adds routes to the callback port, where job pods reach them. They are asked before the callback API, so one below
-    /// `/report/` would hide it; and they need no token and no admitted pair.
+    /// Adds routes to the callback port, where job pods reach them. They are asked before the callback API, so one
+    /// below `/report/` would hide it; and they need no token and no admitted pair.
     ///
     /// # Panics
     /// Where two have the same path, or a second fallback.
@@ -71,9 +72,9 @@ impl Extension {
         self
     }
 
-    /// Adds a background task: it is started whenever this process leads, and dropped at its next `await` when it does not
-    /// any more or shuts down. A task that returns an error, or panics, ends the
-    /// process with status 1, as a dead part of the controller does; one that returns `Ok` has done its work.
+    /// Adds a background task: it is started whenever this process leads, and dropped at its next `await` when it does
+    /// not any more or shuts down. A task that returns an error, or panics, ends the process with status 1, as a dead
+    /// part of the controller does; one that returns `Ok` has done its work.
     #[must_use]
     pub fn task<F, E>(
         mut self,

@@ -1,9 +1,10 @@
 //! What is exported: the job pods' gauges as compact state of our own, everything else through a `prometheus` registry.
 //!
-//! Per-node series are not registry objects: 5,000 nodes × 10 gauges × 30 executions are 1.5 million of them. They are kept
-//! by execution and node, and written out as text (format 0.0.4) when scraped. Series of the executions in the history are
-//! kept in memory; the newest `metrics.history` of them are exported. `executionID="latest"` is derived: each node's newest
-//! kept execution that has series of it. Pruning an old one leaves it alone while a kept execution has the node in its list.
+//! Per-node series are not registry objects: 5,000 nodes × 10 gauges × 30 executions are 1.5 million of them. They are
+//! kept by execution and node, and written out as text (format 0.0.4) when scraped. Series of the executions in the
+//! history are kept in memory; the newest `metrics.history` of them are exported. `executionID="latest"` is derived:
+//! each node's newest kept execution that has series of it. Pruning an old one leaves it alone while a kept execution
+//! has the node in its list.
 
 pub mod own;
 mod series;
@@ -109,8 +110,8 @@ impl Metrics {
         self.lock().series.result(id, node, results);
     }
 
-    /// A result of a node was found on the volume after a start; one that arrived since counts more, and so does what is known
-    /// of the node's end.
+    /// A result of a node was found on the volume after a start; one that arrived since counts more, and so does what
+    /// is known of the node's end.
     pub fn result_restored(&self, id: &ExecutionId, node: &str, results: &Results) {
         self.lock().series.result_restored(id, node, results);
     }
@@ -130,8 +131,8 @@ impl Metrics {
         self.lock().series.prune(id);
     }
 
-    /// The series to expect of an execution over so many nodes: each as the widest node in memory, at least a sample of every
-    /// gauge, in every execution that is exported.
+    /// The series to expect of an execution over so many nodes: each as the widest node in memory, at least a sample of
+    /// every gauge, in every execution that is exported.
     #[must_use]
     pub fn forecast(&self, nodes: usize) -> SeriesForecast {
         self.lock().series.forecast(nodes)
@@ -143,8 +144,8 @@ impl Metrics {
         self.lock().series.series_count()
     }
 
-    /// Everything in Prometheus' text format, to be served as [`CONTENT_TYPE`], in parts of some ten kilobytes: of very many series
-    /// nobody has to wait for all.
+    /// Everything in Prometheus' text format, to be served as [`CONTENT_TYPE`], in parts of some ten kilobytes: of very
+    /// many series nobody has to wait for all.
     pub fn scrape(self: &Arc<Self>) -> impl Iterator<Item = String> + Send + use<> {
         let metrics = Arc::clone(self);
         let mut scrape = None;

@@ -1,5 +1,5 @@
-//! The callback API over the production loop and router: who may post what, in which order faults are answered, and that a
-//! report is whole or absent.
+//! The callback API over the production loop and router: who may post what, in which order faults are answered, and
+//! that a report is whole or absent.
 
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]

@@ -1,6 +1,6 @@
-//! What a hostile pod of the cluster may try on the callback API: to report for others, with what it has seen or guessed, to
-//! write where it must not, and to take more than there is for it. Whatever is answered, nothing outside of the execution's
-//! directory is created or changed. Over the Router; what a connection can do, over TCP.
+//! What a hostile pod of the cluster may try on the callback API: to report for others, with what it has seen or
+//! guessed, to write where it must not, and to take more than there is for it. Whatever is answered, nothing outside of
+//! the execution's directory is created or changed. Over the Router; what a connection can do, over TCP.
 
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]

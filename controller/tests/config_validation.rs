@@ -1,4 +1,5 @@
-//! What `config.yaml` may hold: what every key refuses, how it says so, and what the files of the original's users rely on.
+//! What `config.yaml` may hold: what every key refuses, how it says so, and what the files of the original's users rely
+//! on.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -294,7 +295,8 @@ fn file_of_wrong_values(
     (yaml, wanted)
 }
 
-/// Each wanted key must be named by exactly one line that says what was found and what is wanted, and no other line be there.
+/// Each wanted key must be named by exactly one line that says what was found and what is wanted, and no other line be
+/// there.
 fn assert_one_line_each(yaml: &str, wanted: &[(String, &str)]) {
     let lines = errors(yaml);
     for (key, wanted) in wanted {

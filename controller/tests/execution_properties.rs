@@ -1,5 +1,5 @@
-//! Properties of the execution state machine: whatever happens to pods and calls, in whatever order, the invariants hold after
-//! each event, and the execution ends when every pod has ended.
+//! Properties of the execution state machine: whatever happens to pods and calls, in whatever order, the invariants
+//! hold after each event, and the execution ends when every pod has ended.
 
 #![allow(clippy::unwrap_used)]
 

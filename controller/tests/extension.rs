@@ -1,5 +1,5 @@
-//! The example of an extension, `examples/baseline.rs`, as the process that it is: this test runs itself as that controller,
-//! against a stand-in for an API server that knows a ConfigMap and a node.
+//! The example of an extension, `examples/baseline.rs`, as the process that it is: this test runs itself as that
+//! controller, against a stand-in for an API server that knows a ConfigMap and a node.
 
 #![allow(clippy::unwrap_used)]
 
@@ -159,7 +159,8 @@ impl Setup {
     }
 }
 
-/// Serves a ConfigMap, a Secret, a Lease that whoever writes it holds, and a node that is ready; its address, and the pods that are created.
+/// Serves a ConfigMap, a Secret, a Lease that whoever writes it holds, and a node that is ready; its address, and the
+/// pods that are created.
 fn serve_api(config: &Value) -> (String, Receiver<Value>) {
     let config_map = json!({
         "metadata": {"name": "audit", "namespace": "batch"},

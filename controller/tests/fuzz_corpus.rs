@@ -1,5 +1,5 @@
-//! What the fuzz targets in `controller/fuzz` check, over the corpus that is committed there: without a fuzzer, in every run of
-//! the tests.
+//! What the fuzz targets in `controller/fuzz` check, over the corpus that is committed there: without a fuzzer, in
+//! every run of the tests.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Callbacks as the original answers them: each line of the recording is a case against a controller of its own, which knows no
-//! tokens, and against one that does without them.
+//! Callbacks as the original answers them: each line of the recording is a case against a controller of its own, which
+//! knows no tokens, and against one that does without them.
 //!
 //! Where we differ on purpose, the case is named below with what is wanted of it.
 

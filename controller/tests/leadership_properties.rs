@@ -1,5 +1,6 @@
-//! Properties of leader election: replicas whose clocks run at different rates, on a Lease that people tamper with, over an API
-//! server that delays, refuses, forgets to answer and writes late. Never two that may act; after heal somebody leads in time.
+//! Properties of leader election: replicas whose clocks run at different rates, on a Lease that people tamper with,
+//! over an API server that delays, refuses, forgets to answer and writes late. Never two that may act; after heal
+//! somebody leads in time.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! The document at `/openapi.json` says what the callback API does: each answer in it can be had, each that can be had is in it, and
-//! its schemas are those of the parsers.
+//! The document at `/openapi.json` says what the callback API does: each answer in it can be had, each that can be had
+//! is in it, and its schemas are those of the parsers.
 
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]
@@ -149,7 +149,8 @@ async fn each_answer_in_it_can_be_had_and_no_other() {
     poster.post("event", "node-a", &own, EVENT).await;
     answers = poster.answers;
 
-    // Of every endpoint, where nobody leads, and with slow clients and many posts at a time (`relay.rs`, `callback_attacks.rs`).
+    // Of every endpoint, where nobody leads, and with slow clients and many posts at a time (`relay.rs`,
+    // `callback_attacks.rs`).
     for (endpoint, _) in ENDPOINTS {
         let name = endpoint.split('?').next().unwrap();
         for status in ["408", "429", "503"] {

@@ -1,5 +1,5 @@
-//! What the Go original did wrong and must not come back, and the test that holds each of it. Two of them are here, because
-//! nothing else tests them as one sentence.
+//! What the Go original did wrong and must not come back, and the test that holds each of it. Two of them are here,
+//! because nothing else tests them as one sentence.
 
 #![allow(clippy::unwrap_used)]
 

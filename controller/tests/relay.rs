@@ -1,5 +1,5 @@
-//! Requests to a replica that does not lead: passed on to the leader, held while there is none, never lost. Over the Routers, in
-//! virtual time.
+//! Requests to a replica that does not lead: passed on to the leader, held while there is none, never lost. Over the
+//! Routers, in virtual time.
 
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]

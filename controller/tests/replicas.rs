@@ -1,4 +1,5 @@
-//! Replicas of the production controller on one in-memory cluster, in virtual time: who leads, who stands by, how they hand over.
+//! Replicas of the production controller on one in-memory cluster, in virtual time: who leads, who stands by, how they
+//! hand over.
 
 #![cfg(feature = "kube")]
 #![allow(clippy::unwrap_used)]

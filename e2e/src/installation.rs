@@ -30,8 +30,8 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Installs the chart with the values of `file`, lets `test` look at it, and removes everything. What there was to see
-    /// is printed where the test fails.
+    /// Installs the chart with the values of `file`, lets `test` look at it, and removes everything. What there was to
+    /// see is printed where the test fails.
     ///
     /// # Errors
     /// Those of the installation and of the test.

@@ -1,7 +1,8 @@
 //! The image in a container: with a read-only root, without capabilities, as its own user; by itself, and beside a
 //! simulated cluster in another container.
 //!
-//! `cargo xtask image --test` builds the images and names them. Every test takes a network of its own, and leaves nothing.
+//! `cargo xtask image --test` builds the images and names them. Every test takes a network of its own, and leaves
+//! nothing.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

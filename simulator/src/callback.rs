@@ -1,7 +1,7 @@
 //! How a fake pod's posts reach the controller: over real HTTP, or straight into its callback Router.
 //!
-//! A post is repeated on refusal, silence, 429 and 5xx for a bounded time, as a careful job script would; any other answer
-//! but a 2xx is final.
+//! A post is repeated on refusal, silence, 429 and 5xx for a bounded time, as a careful job script would; any other
+//! answer but a 2xx is final.
 
 use std::error::Error as _;
 use std::fmt;

@@ -1,8 +1,8 @@
-//! The invariants of the controller, checked after every event of a run, from outside: from what the API server stores and
-//! what the callback answers.
+//! The invariants of the controller, checked after every event of a run, from outside: from what the API server stores
+//! and what the callback answers.
 //!
-//! Incremental: an event costs the same whatever the cluster's size. Each `invariant_…` is a sentence that holds after every
-//! event; the first that does not ends the run. Deliberately not here: how events get here (`world`).
+//! Incremental: an event costs the same whatever the cluster's size. Each `invariant_…` is a sentence that holds after
+//! every event; the first that does not ends the run. Deliberately not here: how events get here (`world`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU32;

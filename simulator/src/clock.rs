@@ -1,7 +1,7 @@
 //! The clocks of a simulation, both derived from tokio's instant: virtual under paused time, real while serving.
 //!
-//! The monotonic clock is the time since the clock was made. The wall clock is a start time, plus that, plus an offset that
-//! a script may step either way; nothing else moves.
+//! The monotonic clock is the time since the clock was made. The wall clock is a start time, plus that, plus an offset
+//! that a script may step either way; nothing else moves.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The controller's cluster port directly over the API server's state: no HTTP, no client, no copies beyond the views.
 //!
-//! What it answers is what the real client on the same state would; the contract suite is run over both. Calls are answered
-//! at once, in the order in which they are made. Deliberately not here: faults and delays.
+//! What it answers is what the real client on the same state would; the contract suite is run over both. Calls are
+//! answered at once, in the order in which they are made. Deliberately not here: faults and delays.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;

@@ -1,9 +1,9 @@
 //! What a cluster does by itself, as its controller manager does: one rule a file, and what drives them.
 //!
-//! A rule is pure: it is given the state and the time, changes the state, and says when it is to be asked again. The driver
-//! asks in virtual time as in real time. A rule remembers nothing that it could not find out again, so a driver may begin
-//! whenever it likes. Deliberately not here: the end of a namespace, which is a verb's (`state`), the expiry of events, and
-//! the controllers of workloads.
+//! A rule is pure: it is given the state and the time, changes the state, and says when it is to be asked again. The
+//! driver asks in virtual time as in real time. A rule remembers nothing that it could not find out again, so a driver
+//! may begin whenever it likes. Deliberately not here: the end of a namespace, which is a verb's (`state`), the expiry
+//! of events, and the controllers of workloads.
 
 mod garbage;
 mod node_lifecycle;

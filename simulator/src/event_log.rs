@@ -1,7 +1,7 @@
 //! What happened in a run, as readable lines in virtual time, folded into one digest.
 //!
-//! Every line counts for the digest; only the last few thousand are kept, for the report of a failure. Two runs of one seed
-//! have the same digest, or something outside the simulation decided.
+//! Every line counts for the digest; only the last few thousand are kept, for the report of a failure. Two runs of one
+//! seed have the same digest, or something outside the simulation decided.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Arguments, Write as _};

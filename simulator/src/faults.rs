@@ -1,12 +1,13 @@
 //! Faults between a client and the API server: which happen, and what became of each.
 //!
-//! A [`Plan`] says how often a kind happens or where it is placed; [`Faults`] decides at each call and each event of a watch, and
-//! keeps the counts. Every kind draws from a stream of its own, at everything that it may befall, so that a new draw in one moves
-//! no other. Carrying a fault out is for `layer` (over the Router) and `faulty_cluster` (over the controller's port).
+//! A [`Plan`] says how often a kind happens or where it is placed; [`Faults`] decides at each call and each event of a
+//! watch, and keeps the counts. Every kind draws from a stream of its own, at everything that it may befall, so that a
+//! new draw in one moves no other. Carrying a fault out is for `layer` (over the Router) and `faulty_cluster` (over the
+//! controller's port).
 //!
-//! What is counted: a fault has *fired* when a client got something else than it would have; it was *noticed* when the client did
-//! what [`Kind::notice`] says; it is *recovered* when it was noticed and the client's view then agreed with the server's state,
-//! which whoever compares them says with [`Faults::converged`].
+//! What is counted: a fault has *fired* when a client got something else than it would have; it was *noticed* when the
+//! client did what [`Kind::notice`] says; it is *recovered* when it was noticed and the client's view then agreed with
+//! the server's state, which whoever compares them says with [`Faults::converged`].
 
 mod call;
 mod kind;
@@ -28,8 +29,8 @@ pub use tally::{Count, Tally};
 
 use crate::rng::{Seed, Stream};
 
-/// The longest time that a fault takes: an answer that comes late, a write that lands late, a watch that lags, a verb that is
-/// lost. Kubernetes' own limit for a request.
+/// The longest time that a fault takes: an answer that comes late, a write that lands late, a watch that lags, a verb
+/// that is lost. Kubernetes' own limit for a request.
 pub const DELAY_MAX: Duration = Duration::from_mins(1);
 
 /// The shortest of these times.
@@ -46,7 +47,8 @@ const CLOSED_MAX: u64 = 5;
 pub struct Fault {
     /// What is to happen.
     pub kind: Kind,
-    /// How long it takes, from 1 s to [`DELAY_MAX`]; for a 429 what the client is told to wait, at most [`RETRY_AFTER_MAX`].
+    /// How long it takes, from 1 s to [`DELAY_MAX`]; for a 429 what the client is told to wait, at most
+    /// [`RETRY_AFTER_MAX`].
     pub delay: Duration,
     /// A choice between two forms of the kind.
     pub coin: bool,
@@ -191,7 +193,8 @@ impl Faults {
         self.fired_at(fault, call, 0);
     }
 
-    /// As [`Faults::fired`], for an answer that is late: who waits for it has nothing to notice, as [`Faults::waited_out`] says.
+    /// As [`Faults::fired`], for an answer that is late: who waits for it has nothing to notice, as
+    /// [`Faults::waited_out`] says.
     #[must_use]
     pub fn fired_late(&self, fault: &Fault, call: &Call) -> Option<FiringId> {
         self.with(|inner| inner.fire(fault, call, 0))
@@ -230,7 +233,8 @@ impl Faults {
         });
     }
 
-    /// A watch or a list shows a client the object that an unanswered create of it was about: that settles it like a read.
+    /// A watch or a list shows a client the object that an unanswered create of it was about: that settles it like a
+    /// read.
     pub fn shown(&self, client: &str, resource: &'static str, name: &str) {
         self.with(|inner| {
             for firing in &mut inner.fired {

@@ -1,8 +1,8 @@
 //! The controller's cluster port with faults: the same plan as `layer`, as the controller sees it through its adapter.
 //!
-//! Calls fail, are late, are done and not answered, or are done later; the watch is interrupted, silent, repeats itself. Deadlines
-//! are those of the adapter for a real cluster: a write that takes longer has an unknown outcome. Deliberately not here: faults
-//! that the adapter hides from the port ([`Kind::is_in_process`]).
+//! Calls fail, are late, are done and not answered, or are done later; the watch is interrupted, silent, repeats
+//! itself. Deadlines are those of the adapter for a real cluster: a write that takes longer has an unknown outcome.
+//! Deliberately not here: faults that the adapter hides from the port ([`Kind::is_in_process`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
@@ -78,7 +78,8 @@ fn refusal(fault: &Fault, call: &Call) -> ClusterError {
 }
 
 impl FaultyCluster {
-    /// `inner` behind `faults`, of a plan that the port can show ([`Plan::in_process`](crate::faults::Plan::in_process)).
+    /// `inner` behind `faults`, of a plan that the port can show
+    /// ([`Plan::in_process`](crate::faults::Plan::in_process)).
     #[must_use]
     pub fn new(inner: SimCluster, faults: Faults) -> Self {
         Self {
@@ -272,8 +273,8 @@ impl FaultyCluster {
         });
     }
 
-    /// Without the right to list, or to write its record, an execution is not begun at all, and nothing would be left to check:
-    /// these are never refused for good.
+    /// Without the right to list, or to write its record, an execution is not begun at all, and nothing would be left
+    /// to check: these are never refused for good.
     fn befall(&self, call: &Call) -> Option<Fault> {
         let fault = self.faults.befall(call)?;
         let is_for_good = matches!(

@@ -1,9 +1,9 @@
 //! A fleet of fake nodes: one queue of due times for all of them, not a task a node.
 //!
-//! It watches the pods bound to its nodes, moves each through its `Lifecycle`, posts what a job script would, and removes
-//! pods that are being deleted, as kubelets do. A pod's random draws come from a stream of its own name, so a node's pod
-//! takes equally long whatever else happens. Deliberately not here: what a status says (`kubelet`), what is posted (`job`),
-//! how it gets there (`callback`).
+//! It watches the pods bound to its nodes, moves each through its `Lifecycle`, posts what a job script would, and
+//! removes pods that are being deleted, as kubelets do. A pod's random draws come from a stream of its own name, so a
+//! node's pod takes equally long whatever else happens. Deliberately not here: what a status says (`kubelet`), what is
+//! posted (`job`), how it gets there (`callback`).
 
 mod heartbeats;
 mod job_configs;
@@ -232,7 +232,8 @@ impl<T: Transport> Fleet<T> {
         }
     }
 
-    /// Begins the watch again: pods that went meanwhile are forgotten, those that came or changed are seen as they are now.
+    /// Begins the watch again: pods that went meanwhile are forgotten, those that came or changed are seen as they are
+    /// now.
     fn watch_again(&mut self) {
         let (cursor, pods) = self.api.read(|state| {
             let pods: Vec<Arc<Stored>> = state.iter(&resource::PODS, None).cloned().collect();

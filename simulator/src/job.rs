@@ -1,7 +1,7 @@
 //! The script of a fake job pod: what it reads from its environment and what it posts.
 //!
-//! Pure. Like the example job script of the controller it posts one result, one file and one event. A fake pod cannot know
-//! which gauges its result should carry, so the simulator reads them from the controller's ConfigMap.
+//! Pure. Like the example job script of the controller it posts one result, one file and one event. A fake pod cannot
+//! know which gauges its result should carry, so the simulator reads them from the controller's ConfigMap.
 
 use std::collections::BTreeMap;
 
@@ -132,7 +132,8 @@ impl Post {
 /// The name under which a fake pod uploads its file.
 pub const FILE_NAME: &str = "check.txt";
 
-/// The posts of the pod with this `spec`: none where its environment has no callback URLs, so where it is not a job pod.
+/// The posts of the pod with this `spec`: none where its environment has no callback URLs, so where it is not a job
+/// pod.
 #[must_use]
 pub fn posts(spec: &Value, gauges: &Gauges, stream: &mut Stream) -> Vec<Post> {
     let url = |kind: PostKind| variable(spec, kind.variable());

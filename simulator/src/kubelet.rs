@@ -129,8 +129,8 @@ impl Lifecycle {
         Self(stages)
     }
 
-    /// Every pod lives for exactly `lifetime`, Pending included, and posts in the middle of it; a share of them, from 0 to
-    /// 1, ends `Failed`.
+    /// Every pod lives for exactly `lifetime`, Pending included, and posts in the middle of it; a share of them, from 0
+    /// to 1, ends `Failed`.
     #[must_use]
     pub fn steady(lifetime: Duration, failure_share: f64) -> Self {
         Self::spread(lifetime, lifetime, failure_share)

@@ -1,8 +1,8 @@
 //! A tower layer in front of the API server's Router that carries faults out on requests, answers and watches.
 //!
-//! It is what lies between a client and an API server: network, proxies, caches, admission. It changes no state by itself:
-//! what it does to a write is to lose it, to delay it, or to lose its answer. Its error is a lost connection, as a client's
-//! transport sees it. Which fault happens is decided in `faults`.
+//! It is what lies between a client and an API server: network, proxies, caches, admission. It changes no state by
+//! itself: what it does to a write is to lose it, to delay it, or to lose its answer. Its error is a lost connection,
+//! as a client's transport sees it. Which fault happens is decided in `faults`.
 
 mod watch;
 

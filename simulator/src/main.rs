@@ -10,7 +10,8 @@ use simulator::sweep::{self, ReplayOptions, SweepOptions};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A simulated Kubernetes cluster: an API server in memory and thousands of fake nodes whose job pods report as real ones do
+/// A simulated Kubernetes cluster: an API server in memory and thousands of fake nodes whose job pods report as real
+/// ones do
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
 struct Arguments {

@@ -24,8 +24,8 @@ pub struct PodOptions {
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
 
-    /// Seconds from a pod's creation to its end, the time it is Pending included: 40, 0.5, or 20..60 for pods that take any
-    /// time from 20 to 60 s
+    /// Seconds from a pod's creation to its end, the time it is Pending included: 40, 0.5, or 20..60 for pods that take
+    /// any time from 20 to 60 s
     #[arg(long, value_name = "S", default_value = "2", value_parser = parse_seconds)]
     pub pod_seconds: PodSeconds,
 
@@ -117,8 +117,8 @@ impl PodSeconds {
         (self.least + self.most) / 2
     }
 
-    /// The least time in which a pool can run the pods of these nodes: whole rounds where all pods take equally long. Else
-    /// it is an estimate, by the mean: the drawn times are not known beforehand.
+    /// The least time in which a pool can run the pods of these nodes: whole rounds where all pods take equally long.
+    /// Else it is an estimate, by the mean: the drawn times are not known beforehand.
     #[must_use]
     pub fn ideal(self, nodes: u32, pool: NonZeroU32) -> Duration {
         if self.least == self.most {

@@ -1,4 +1,5 @@
-//! Randomness from one parent seed: a named child stream per concern, so that a new draw in one does not move the others.
+//! Randomness from one parent seed: a named child stream per concern, so that a new draw in one does not move the
+//! others.
 //!
 //! A stream is named like a path, `fleet/node-7/1`; its seed is a hash of the parent's and the name. Nothing here reads
 //! the machine's randomness: two runs of one seed draw the same numbers.

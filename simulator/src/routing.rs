@@ -1,9 +1,9 @@
 //! Where a fake pod's request to a Service goes, as kube-proxy and the cluster's DNS would decide.
 //!
 //! Pure: it is given the Services and EndpointSlices. A Service's cluster address, or its DNS name, leads to the ready
-//! endpoints of its slices with the slice's port; a headless Service's name to their addresses with the port asked for. Any
-//! other host is reached as it is. Loopback addresses are accepted in EndpointSlices, which a real API server refuses:
-//! that is how processes of one host stand in for pods.
+//! endpoints of its slices with the slice's port; a headless Service's name to their addresses with the port asked for.
+//! Any other host is reached as it is. Loopback addresses are accepted in EndpointSlices, which a real API server
+//! refuses: that is how processes of one host stand in for pods.
 
 use serde_json::Value;
 
@@ -12,7 +12,8 @@ use serde_json::Value;
 pub enum Route {
     /// The host and port of the request.
     Direct,
-    /// One of these `address:port`; none: the connection is refused, as kube-proxy rejects for a Service without endpoints.
+    /// One of these `address:port`; none: the connection is refused, as kube-proxy rejects for a Service without
+    /// endpoints.
     Backends(Vec<String>),
 }
 

@@ -1,5 +1,5 @@
-//! `simulator run`: a cluster and the production controller in process, under virtual time, with every invariant checked;
-//! then what a capacity planner wants to know of it.
+//! `simulator run`: a cluster and the production controller in process, under virtual time, with every invariant
+//! checked; then what a capacity planner wants to know of it.
 //!
 //! Options, progress and the end of the command. The figures are in `report`, how they look in `table`.
 
@@ -25,13 +25,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the controller on a simulated cluster in this process, hours in seconds, and says what to expect of a real one
 ///
-/// Answers how long an execution takes with a pool size, and what it costs: requests to the API server, reports on disk,
-/// metric series. With --config and --pod-template it does so for your own configuration.
+/// Answers how long an execution takes with a pool size, and what it costs: requests to the API server, reports on
+/// disk, metric series. With --config and --pod-template it does so for your own configuration.
 ///
-/// The controller is the one that ships; time is virtual. The API server answers at once and nodes do nothing but run their
-/// pods, so give in --pod-seconds what a pod takes on your cluster, image pull included. After every event the invariants
-/// are checked: the pool's bound, one pod a node, one execution at a time, reports stored before they are acknowledged. The
-/// same options give the same run, event by event: compare the digests.
+/// The controller is the one that ships; time is virtual. The API server answers at once and nodes do nothing but run
+/// their pods, so give in --pod-seconds what a pod takes on your cluster, image pull included. After every event the
+/// invariants are checked: the pool's bound, one pod a node, one execution at a time, reports stored before they are
+/// acknowledged. The same options give the same run, event by event: compare the digests.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -45,8 +45,8 @@ pub struct RunOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     nodes: u32,
 
-    /// How many job pods run at once: a number, or a share of the nodes such as 10%. Instead of podPoolSize, which is a tenth
-    /// of the nodes where no --config is given
+    /// How many job pods run at once: a number, or a share of the nodes such as 10%. Instead of podPoolSize, which is a
+    /// tenth of the nodes where no --config is given
     #[arg(long, value_name = "P", value_parser = parse_pool)]
     pool: Option<PoolSize>,
 
@@ -58,16 +58,16 @@ pub struct RunOptions {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The controller's pod-template.yaml; a small pod where none is given. Its script is not run: every pod posts a sample of
-    /// each gauge, a small file and an event
+    /// The controller's pod-template.yaml; a small pod where none is given. Its script is not run: every pod posts a
+    /// sample of each gauge, a small file and an event
     #[arg(long, value_name = "FILE")]
     pod_template: Option<PathBuf>,
 
     #[command(flatten)]
     pods: PodOptions,
 
-    /// Seconds that an execution may take, to be told how much of them it uses and which pool is enough; the time until the next
-    /// one is due where none is given
+    /// Seconds that an execution may take, to be told how much of them it uses and which pool is enough; the time until
+    /// the next one is due where none is given
     #[arg(long, value_name = "S", value_parser = parse_duration)]
     window: Option<Duration>,
 
@@ -125,8 +125,8 @@ fn shell_word(path: &Path) -> String {
 /// Runs it and prints its figures.
 ///
 /// # Errors
-/// What is wrong with the options or the files they name, else the first invariant that was broken, with what led to it and
-/// the command that repeats it.
+/// What is wrong with the options or the files they name, else the first invariant that was broken, with what led to it
+/// and the command that repeats it.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     eprintln!("{options}");
     let scenario = options.scenario()?;

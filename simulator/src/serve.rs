@@ -1,4 +1,5 @@
-//! `simulator serve`: the simulated cluster as a process, over plain HTTP, on 127.0.0.1 unless told otherwise, in real time.
+//! `simulator serve`: the simulated cluster as a process, over plain HTTP, on 127.0.0.1 unless told otherwise, in real
+//! time.
 
 use std::future::Future;
 use std::io::{ErrorKind, Write as _};
@@ -43,7 +44,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "N")]
     nodes: u32,
 
-    /// The address to listen on. Whoever reaches it may do anything, so another only on a network of its own, of containers say
+    /// The address to listen on. Whoever reaches it may do anything, so another only on a network of its own, of
+    /// containers say
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
 
@@ -75,8 +77,8 @@ pub struct ServeOptions {
     #[arg(long)]
     no_fleet: bool,
 
-    /// Whether the cluster does by itself what a real one's controllers do: namespaces end, garbage is collected, silent nodes
-    /// become NotReady, pods leave tainted nodes; on where there are nodes
+    /// Whether the cluster does by itself what a real one's controllers do: namespaces end, garbage is collected,
+    /// silent nodes become NotReady, pods leave tainted nodes; on where there are nodes
     #[arg(long, value_name = "on|off", value_parser = parse_switch)]
     controllers: Option<bool>,
 }
@@ -198,7 +200,8 @@ async fn serve(options: &ServeOptions) -> anyhow::Result<()> {
     }
 }
 
-/// Serves with faults. Unlike with `axum::serve`, a connection can be lost instead of answered: the service's error closes it.
+/// Serves with faults. Unlike with `axum::serve`, a connection can be lost instead of answered: the service's error
+/// closes it.
 async fn serve_broken(mut listener: impl Listener, service: FaultService<Router>) {
     let mut connections = JoinSet::new();
     loop {

@@ -1,9 +1,10 @@
-//! The swarm: replicas of the production controller as processes on a simulated cluster, in virtual time, while everything breaks;
-//! then everything heals, and they must come right within a computed time.
+//! The swarm: replicas of the production controller as processes on a simulated cluster, in virtual time, while
+//! everything breaks; then everything heals, and they must come right within a computed time.
 //!
-//! A seed draws sizes and faults (`options`). While faults happen every invariant is checked after every event (`record`). Then all
-//! of them end: what is in progress must end, one of the next executions that are due must begin and end as its pods do, and nothing
-//! may be left (`ending`). Everything that decides comes from the seed: two runs of it have the same event log, line by line.
+//! A seed draws sizes and faults (`options`). While faults happen every invariant is checked after every event
+//! (`record`). Then all of them end: what is in progress must end, one of the next executions that are due must begin
+//! and end as its pods do, and nothing may be left (`ending`). Everything that decides comes from the seed: two runs of
+//! it have the same event log, line by line.
 //!
 //! `soak` runs the same replicas for long or on many nodes, where nothing breaks but the leader, at set points.
 
@@ -101,15 +102,15 @@ fn at_the_port(api: &ApiServer, faults: &Faults) -> (Replicas, LatePods, Traffic
     (Replicas::over(CutAt::Port, of_process), late_pods, traffic)
 }
 
-/// As [`simulate`], with a client below the cluster port of each process: `client` makes it of the process's connection, the
-/// namespace and the owner. Faults and cuts lie in the connection.
+/// As [`simulate`], with a client below the cluster port of each process: `client` makes it of the process's
+/// connection, the namespace and the owner. Faults and cuts lie in the connection.
 ///
 /// # Errors
 /// As [`simulate`].
 ///
 /// # Panics
-/// As [`simulate`], and where the faults have writes that are done after their client has given them up: whose pods these are
-/// is known at the port only.
+/// As [`simulate`], and where the faults have writes that are done after their client has given them up: whose pods
+/// these are is known at the port only.
 pub fn simulate_over<C: Cluster>(
     options: &SwarmOptions,
     echo: Option<Box<dyn Write + Send>>,

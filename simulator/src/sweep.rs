@@ -1,6 +1,7 @@
 //! `simulator sweep` and `simulator replay`: many seeds of the swarm over the cores, and one of them line by line.
 //!
-//! Options, progress, the table of what the faults came to, and the end of the commands. What a seed does is in `swarm`.
+//! Options, progress, the table of what the faults came to, and the end of the commands. What a seed does is in
+//! `swarm`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,8 +25,8 @@ use crate::world::Failure;
 /// One seed in so many runs twice, and both must have the same events.
 const TWICE: u64 = 50;
 
-/// With so many seeds each kind must have happened, been noticed and recovered from: the rarest happen in a few seeds of a
-/// hundred.
+/// With so many seeds each kind must have happened, been noticed and recovered from: the rarest happen in a few seeds
+/// of a hundred.
 const ENOUGH: u64 = 300;
 
 /// Where stderr is no terminal, a line says this often that it goes on.
@@ -33,12 +34,13 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs replicas of the controller on a cluster on which everything breaks, for many seeds, in virtual time
 ///
-/// Each seed draws its sizes (1 to 3 replicas, 5 to 200 nodes) and which faults happen; each kind is off in half of the seeds.
-/// After every event the invariants are checked. Then everything heals: what is in progress must end within a computed time, and
-/// the next execution that is due must begin and end as its pods do. One seed in fifty runs twice and must have the same events.
+/// Each seed draws its sizes (1 to 3 replicas, 5 to 200 nodes) and which faults happen; each kind is off in half of the
+/// seeds. After every event the invariants are checked. Then everything heals: what is in progress must end within a
+/// computed time, and the next execution that is due must begin and end as its pods do. One seed in fifty runs twice
+/// and must have the same events.
 ///
-/// Ends with what became of each kind of fault, the emptiest first, and fails with the first seed that does; from 300 seeds on also
-/// where a kind never happened, was never noticed, or never recovered from.
+/// Ends with what became of each kind of fault, the emptiest first, and fails with the first seed that does; from 300
+/// seeds on also where a kind never happened, was never noticed, or never recovered from.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -95,7 +97,8 @@ struct Result {
 /// Runs the seeds and prints what became of the faults.
 ///
 /// # Errors
-/// The first seed that fails, with its options, what led to it and the command that shows it; a kind of fault that did not happen.
+/// The first seed that fails, with its options, what led to it and the command that shows it; a kind of fault that did
+/// not happen.
 pub fn sweep(options: &SweepOptions) -> anyhow::Result<()> {
     let cores = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let jobs = options.jobs.unwrap_or_else(cores);

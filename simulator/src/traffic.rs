@@ -1,8 +1,8 @@
 //! What the controller asks of the API server, counted as the server's audit log would: requests by verb and resource,
 //! and what its watch is told.
 //!
-//! A list counts a request a page, as the real client makes them. Deliberately not here: what the simulated nodes and the
-//! job pods ask, which is the cluster's own business.
+//! A list counts a request a page, as the real client makes them. Deliberately not here: what the simulated nodes and
+//! the job pods ask, which is the cluster's own business.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! A world: an API server, a fleet and the production controller, on one thread under virtual time.
 //!
-//! Everything that decides comes from the options: two runs of them give the same event log, line by line. The controller is
-//! the one that ships, over its ports; its callback Router is called without sockets. Every change of a pod and every answer
-//! of the callback is logged and checked before the run goes on to the next.
+//! Everything that decides comes from the options: two runs of them give the same event log, line by line. The
+//! controller is the one that ships, over its ports; its callback Router is called without sockets. Every change of a
+//! pod and every answer of the callback is logged and checked before the run goes on to the next.
 
 mod record;
 mod scenario;
@@ -210,7 +210,8 @@ impl World {
         let store = MemoryReportStore::new(clock.clone());
         let history = config.report_history.get() as usize;
         let faults = Faults::new(options.faults.clone().in_process(), seed);
-        // They begin with the first execution: a controller that starts late has no record of it, and misses it rightly.
+        // They begin with the first execution: a controller that starts late has no record of it, and misses it
+        // rightly.
         faults.heal();
         let cluster = SimCluster::new(api.clone(), NAMESPACE, &config.name);
         let traffic = cluster.traffic();
@@ -320,7 +321,8 @@ impl World {
         }
     }
 
-    /// Waits for the end of the execution that is due then, and checks that it ended as it should have, before the next one.
+    /// Waits for the end of the execution that is due then, and checks that it ended as it should have, before the next
+    /// one.
     async fn run_execution(
         &mut self,
         due: Timestamp,
@@ -402,7 +404,8 @@ impl World {
         // None where every pod was refused.
         let seen = seen.unwrap_or_default();
         let nodes = summary.nodes.len();
-        // The controller decides on a start that is too late by what its watch has told it, and a silent one told it nothing.
+        // The controller decides on a start that is too late by what its watch has told it, and a silent one told it
+        // nothing.
         let unseen = summary.nodes.iter();
         let unseen = unseen.filter(|node| node.reason == Some(Reason::StartDeadline));
         let unseen = if self.faults.is_none() {

@@ -1,8 +1,9 @@
 //! Recorded conversations with a real API server, replayed against the Router without sockets.
 //!
-//! A transcript (`fixtures/conformance`) is a list of steps: a request and its answer, or a watch and what it tells while
-//! other steps run. Both sides are compared as JSON, but for values that differ from run to run and fields that a small server
-//! need not fill in; of an error, the message counts only for some reasons. Time is virtual: a watch settles at once.
+//! A transcript (`fixtures/conformance`) is a list of steps: a request and its answer, or a watch and what it tells
+//! while other steps run. Both sides are compared as JSON, but for values that differ from run to run and fields that a
+//! small server need not fill in; of an error, the message counts only for some reasons. Time is virtual: a watch
+//! settles at once.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

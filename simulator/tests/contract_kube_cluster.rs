@@ -1,5 +1,5 @@
-//! The contract suite of the cluster port over the real Kubernetes client on the simulated API server's Router: no sockets,
-//! virtual time.
+//! The contract suite of the cluster port over the real Kubernetes client on the simulated API server's Router: no
+//! sockets, virtual time.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Every way in which a pod, or a node, can end: the production controller on a cluster of two nodes and one slot shows the state,
-//! the reason, the message, the event and the metric, and uses the slot again.
+//! Every way in which a pod, or a node, can end: the production controller on a cluster of two nodes and one slot shows
+//! the state, the reason, the message, the event and the metric, and uses the slot again.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,7 +1,9 @@
-//! The real client's `watcher` beside a client that writes, behind every fault of the layer, under paused time: once the faults
-//! are over its view is the server's state, and every kind of fault has fired, was noticed and recovered from.
+//! The real client's `watcher` beside a client that writes, behind every fault of the layer, under paused time: once
+//! the faults are over its view is the server's state, and every kind of fault has fired, was noticed and recovered
+//! from.
 //!
-//! `FAULT_SEEDS` says how many seeds, from `FAULT_FIRST_SEED` on. The cells of the table are checked from the usual number on.
+//! `FAULT_SEEDS` says how many seeds, from `FAULT_FIRST_SEED` on. The cells of the table are checked from the usual
+//! number on.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -33,8 +35,8 @@ const TWICE: u64 = 50;
 /// Writes of a run.
 const WRITES: u32 = 40;
 
-/// Within this time after the last fault the view agrees: the client's own deadline for a silent watch (295 s), a list and a
-/// watch that take a minute each, a watch that lags for as long, the pauses between.
+/// Within this time after the last fault the view agrees: the client's own deadline for a silent watch (295 s), a list
+/// and a watch that take a minute each, a watch that lags for as long, the pauses between.
 const BOUND: Duration = Duration::from_mins(10);
 
 /// Small enough for versions to expire by themselves now and then.

@@ -1,5 +1,5 @@
-//! The controller on a cluster that breaks: every invariant holds after every event, every execution ends, and every fault that its
-//! port can show has happened.
+//! The controller on a cluster that breaks: every invariant holds after every event, every execution ends, and every
+//! fault that its port can show has happened.
 //!
 //! `FAULT_SEEDS` says how many seeds, from `FAULT_FIRST_SEED` on. The table is checked from the usual number on.
 

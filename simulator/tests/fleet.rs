@@ -1,4 +1,5 @@
-//! The fleet alone, under virtual time: pods live as long as they are told to, post what a job would, and can be deleted.
+//! The fleet alone, under virtual time: pods live as long as they are told to, post what a job would, and can be
+//! deleted.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,5 +1,5 @@
-//! The example jobs against the controller as a process on a served cluster, in `callbackAuth: required`: with the environment of a
-//! job pod that it has created, and through its end and its start while they post.
+//! The example jobs against the controller as a process on a served cluster, in `callbackAuth: required`: with the
+//! environment of a job pod that it has created, and through its end and its start while they post.
 //!
 //! This test runs itself as the controller: Cargo gives a package's tests only its own binaries.
 

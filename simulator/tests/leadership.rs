@@ -1,5 +1,6 @@
-//! Replicas of the production controller on the simulated cluster, in virtual time: killed, paused for longer than their lease,
-//! with a lease that people delete and write. After every created pod the Lease must name the one that created it.
+//! Replicas of the production controller on the simulated cluster, in virtual time: killed, paused for longer than
+//! their lease, with a lease that people delete and write. After every created pod the Lease must name the one that
+//! created it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

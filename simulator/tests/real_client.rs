@@ -1,8 +1,8 @@
-//! Failovers with the real Kubernetes client: replicas of the production controller over its production adapter, on the Router of
-//! the simulated API server, in virtual time, without sockets.
+//! Failovers with the real Kubernetes client: replicas of the production controller over its production adapter, on the
+//! Router of the simulated API server, in virtual time, without sockets.
 //!
-//! The site, the checker and the demand that everything comes right are the swarm's; faults and cuts lie between the client and
-//! the API server. Each scenario is a few seeds; `FAULT_SEEDS` and `FAULT_FIRST_SEED` say others.
+//! The site, the checker and the demand that everything comes right are the swarm's; faults and cuts lie between the
+//! client and the API server. Each scenario is a few seeds; `FAULT_SEEDS` and `FAULT_FIRST_SEED` say others.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -145,8 +145,8 @@ fn the_api_server_asks_to_wait_at_every_other_call() {
     befallen(&[(Kind::TooManyRequests, 0.4)]);
 }
 
-/// Everything at once that a client can meet, as drawn from the seed; but for what the swarm cannot judge from outside: writes
-/// that are done after their client has given up, and refusals for good.
+/// Everything at once that a client can meet, as drawn from the seed; but for what the swarm cannot judge from outside:
+/// writes that are done after their client has given up, and refusals for good.
 fn all_at_once(seed: u64) -> SwarmOptions {
     let overrides = Overrides {
         nodes: Some(40),

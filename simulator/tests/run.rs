@@ -1,5 +1,5 @@
-//! `simulator run` as a process: its figures beside the known ones of a small run, its options, and what it says when they
-//! are wrong.
+//! `simulator run` as a process: its figures beside the known ones of a small run, its options, and what it says when
+//! they are wrong.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,5 @@
-//! Many nodes: the leader is killed twice during an execution over 15,000, of whose ended pods PodGC has removed some meanwhile.
+//! Many nodes: the leader is killed twice during an execution over 15,000, of whose ended pods PodGC has removed some
+//! meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,5 @@
-//! Replicas of the controller while everything breaks: a few seeds of `simulator sweep`. `cargo xtask seeds` runs hundreds.
+//! Replicas of the controller while everything breaks: a few seeds of `simulator sweep`. `cargo xtask seeds` runs
+//! hundreds.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

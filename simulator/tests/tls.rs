@@ -1,4 +1,5 @@
-//! The real client over TLS: private authorities, tokens, client certificates, and what is said where they do not match.
+//! The real client over TLS: private authorities, tokens, client certificates, and what is said where they do not
+//! match.
 //!
 //! The server is the simulated API server behind TLS; it is asked through the controller's adapter, in real time.
 

@@ -1,5 +1,5 @@
-//! A year of daily executions over 500 nodes, with a restart a week and a failover a month; a season over 100 where nothing is
-//! optimised. Alone in its process, whose memory is looked at.
+//! A year of daily executions over 500 nodes, with a restart a week and a failover a month; a season over 100 where
+//! nothing is optimised. Alone in its process, whose memory is looked at.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -22,8 +22,8 @@ const SIZE: (u32, u32) = if cfg!(debug_assertions) {
 /// As many as `reportHistory` keeps executions: from the second month on as much leaves as comes.
 const DAYS_A_MONTH: usize = 30;
 
-/// What memory may grow by from the second month to the last: 42 bytes for each pod of ten months and 500 nodes. The months of one
-/// run differ by up to 4 MiB, up and down.
+/// What memory may grow by from the second month to the last: 42 bytes for each pod of ten months and 500 nodes. The
+/// months of one run differ by up to 4 MiB, up and down.
 const GROWTH_MAX_KIB: u64 = 6 * 1024;
 
 /// The memory of this process, in KiB; none where the system does not tell.
@@ -69,8 +69,8 @@ fn over_a_year_every_node_runs_every_day_and_memory_is_flat_from_the_second_mont
         pool: NonZeroU32::new(nodes / 5).unwrap(),
         lifetime: Duration::from_mins(10),
         executions: days,
-        // A replica takes over before the pods of the round end, which repeat their posts for a minute. With the default a year is 16
-        // million renewals, and hardly anything else.
+        // A replica takes over before the pods of the round end, which repeat their posts for a minute. With the
+        // default a year is 16 million renewals, and hardly anything else.
         config: "leaderElection: {leaseDuration: 5m, renewDeadline: 4m, retryPeriod: 3m}\n",
         has_pod_gc: false,
         stops: stops(days, nodes),

@@ -1,5 +1,5 @@
-//! `cargo xtask ci`: the steps that must pass before a change lands, as data. `.ci/run` installs what they need and runs
-//! them; nothing else decides what is checked.
+//! `cargo xtask ci`: the steps that must pass before a change lands, as data. `.ci/run` installs what they need and
+//! runs them; nothing else decides what is checked.
 
 use std::io::{self, Write};
 use std::process::{Command, Stdio};

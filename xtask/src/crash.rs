@@ -1,7 +1,8 @@
-//! `cargo xtask crash`: kills the controller in the middle of executions, and looks whether anything was lost or done twice.
+//! `cargo xtask crash`: kills the controller in the middle of executions, and looks whether anything was lost or done
+//! twice.
 //!
-//! Every round has a cluster and an execution of its own, and is drawn from its own seed. `alone.rs` has the rounds of one
-//! controller, `pair.rs` those of two replicas; `evidence.rs` is what must hold at the end of each.
+//! Every round has a cluster and an execution of its own, and is drawn from its own seed. `alone.rs` has the rounds of
+//! one controller, `pair.rs` those of two replicas; `evidence.rs` is what must hold at the end of each.
 
 mod alone;
 mod cable;
@@ -25,10 +26,10 @@ const GRACE: Duration = Duration::from_secs(90);
 
 /// Kill the controller in the middle of executions
 ///
-/// Each round runs an execution on a simulated cluster, over real HTTP, and strikes at a moment that the seed decides. With one
-/// controller it is killed and started again. With two replicas the leader is in turn killed, stopped for longer than its lease,
-/// cut off from the API server, and asked to end. Afterwards every node must have been run exactly once, and every report that was
-/// accepted be on disk and exported.
+/// Each round runs an execution on a simulated cluster, over real HTTP, and strikes at a moment that the seed decides.
+/// With one controller it is killed and started again. With two replicas the leader is in turn killed, stopped for
+/// longer than its lease, cut off from the API server, and asked to end. Afterwards every node must have been run
+/// exactly once, and every report that was accepted be on disk and exported.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How often to strike [default: 50, with replicas 4]

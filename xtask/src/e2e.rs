@@ -1,7 +1,8 @@
-//! `cargo xtask e2e`: the tests of the `e2e` crate on a cluster: a new one of kind, one that exists, or a simulated one.
+//! `cargo xtask e2e`: the tests of the `e2e` crate on a cluster: a new one of kind, one that exists, or a simulated
+//! one.
 //!
-//! This file finds the tools, makes the cluster and removes it again, whatever happens; what is installed there and what
-//! is looked at is the crate's business.
+//! This file finds the tools, makes the cluster and removes it again, whatever happens; what is installed there and
+//! what is looked at is the crate's business.
 
 use std::fs;
 use std::io::{BufRead, IsTerminal, Write};
@@ -48,9 +49,9 @@ const SIMULATOR_READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Test the chart and the image on a cluster
 ///
-/// Builds the image, creates a cluster of kind with several workers, installs the chart with helm, runs an execution and
-/// checks its results, files, events, metrics and logs, and deletes the cluster. On a failure it shows what there was to
-/// see, and keeps the logs of the nodes in target/e2e-logs.
+/// Builds the image, creates a cluster of kind with several workers, installs the chart with helm, runs an execution
+/// and checks its results, files, events, metrics and logs, and deletes the cluster. On a failure it shows what there
+/// was to see, and keeps the logs of the nodes in target/e2e-logs.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option by itself")]
 pub(crate) struct Arguments {
@@ -117,8 +118,8 @@ struct ToolOptions {
 /// Runs the tests.
 ///
 /// # Errors
-/// If a tool is missing, something does not start or a test fails, or when interrupted; the new cluster is deleted then,
-/// too.
+/// If a tool is missing, something does not start or a test fails, or when interrupted; the new cluster is deleted
+/// then, too.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let wanted = arguments.wanted_tools();
     if let Err(missing) = check_tools(&wanted) {

@@ -74,7 +74,8 @@ fn whole(value: f64) -> u64 {
     value.round() as u64
 }
 
-/// Waits until the first execution has ended, reading the metrics so often; `show` sees each change. Returns the last scrape.
+/// Waits until the first execution has ended, reading the metrics so often; `show` sees each change. Returns the last
+/// scrape.
 ///
 /// # Errors
 /// If a process ends, if nothing changes for a long time, or when interrupted.

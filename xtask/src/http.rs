@@ -1,5 +1,5 @@
-//! The little HTTP/1.1 that these commands need, to servers on this machine: one request a connection, or many where it is
-//! the connection that is measured.
+//! The little HTTP/1.1 that these commands need, to servers on this machine: one request a connection, or many where it
+//! is the connection that is measured.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

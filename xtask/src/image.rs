@@ -1,8 +1,9 @@
 //! `cargo xtask image`: the controller's image, made of nothing but its static binary and the certificates of this
 //! machine.
 //!
-//! `xtask/image/*.Dockerfile` say what is in an image; this file makes their contexts, and measures and tries the result.
-//! What the container tests of `e2e` need (the simulated cluster as an image as well) is built by the same code.
+//! `xtask/image/*.Dockerfile` say what is in an image; this file makes their contexts, and measures and tries the
+//! result. What the container tests of `e2e` need (the simulated cluster as an image as well) is built by the same
+//! code.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +36,8 @@ const RESTRICTED: &[&str] = &[
 
 /// Build the controller's image
 ///
-/// From scratch, with a static binary of this machine's architecture, its CA certificates, and nothing else. Runs as user
+/// From scratch, with a static binary of this machine's architecture, its CA certificates, and nothing else. Runs as
+/// user
 /// 65532. Prints the size, and fails above 15 MB.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

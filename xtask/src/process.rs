@@ -1,7 +1,7 @@
 //! Child processes that do not outlive the command, and what they cost.
 //!
-//! Each is in a process group of its own, so that Ctrl-C on the terminal reaches only the command, which then stops them
-//! in order: asked first, killed where that does not help.
+//! Each is in a process group of its own, so that Ctrl-C on the terminal reaches only the command, which then stops
+//! them in order: asked first, killed where that does not help.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;

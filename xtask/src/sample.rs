@@ -78,8 +78,8 @@ pub(crate) fn apply(
     run_deployment(api_server, &deployment, NAME, ports.callback, addresses)
 }
 
-/// Does what the controllers of a cluster do for a Deployment: its ReplicaSet and a pod Running at each address of this machine,
-/// named as [`pod_name`] says; the Service `callback_service` leads to them, in this order.
+/// Does what the controllers of a cluster do for a Deployment: its ReplicaSet and a pod Running at each address of this
+/// machine, named as [`pod_name`] says; the Service `callback_service` leads to them, in this order.
 ///
 /// # Errors
 /// If the API server refuses.

@@ -1,4 +1,5 @@
-//! `cargo xtask seeds`: small simulations, each twice, that must not differ; and a sweep over replicas while everything breaks.
+//! `cargo xtask seeds`: small simulations, each twice, that must not differ; and a sweep over replicas while everything
+//! breaks.
 
 use std::process::Command;
 

@@ -155,7 +155,8 @@ impl Stack {
         })
     }
 
-    /// Starts the cluster, lets `install` put objects into it, starts the controller on them, and returns once it is ready.
+    /// Starts the cluster, lets `install` put objects into it, starts the controller on them, and returns once it is
+    /// ready.
     ///
     /// # Errors
     /// If one of them does not get ready, with the last lines of its log; if `install` fails; or when interrupted.

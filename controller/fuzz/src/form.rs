@@ -29,8 +29,8 @@ const EXECUTION: &str = "202611232359";
 /// Small, so that a fuzzer gets over it.
 const FILE_MAX_BYTES: u64 = 2048;
 
-/// The length of pieces, a byte, then `Content-Type` up to the end of its line, then the body. However it arrives, it is
-/// answered alike; what is stored is a part of it, under safe names; and nothing is stored of what is refused.
+/// The length of pieces, a byte, then `Content-Type` up to the end of its line, then the body. However it arrives, it
+/// is answered alike; what is stored is a part of it, under safe names; and nothing is stored of what is refused.
 pub fn multipart(request: &[u8]) {
     let Some((piece_bytes, request)) = request.split_first() else {
         return;

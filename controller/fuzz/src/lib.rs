@@ -1,6 +1,6 @@
-//! What must hold of whatever reads remote input and configuration, for any bytes: a function a parser, which panics where it
-//! does not hold. libFuzzer feeds them (`fuzz_targets/`), and `controller/tests/fuzz_corpus.rs` feeds them what is committed in
-//! `corpus/`, without a fuzzer.
+//! What must hold of whatever reads remote input and configuration, for any bytes: a function a parser, which panics
+//! where it does not hold. libFuzzer feeds them (`fuzz_targets/`), and `controller/tests/fuzz_corpus.rs` feeds them
+//! what is committed in `corpus/`, without a fuzzer.
 
 #![allow(
     unreachable_pub,
@@ -79,8 +79,8 @@ pub fn event(body: &[u8]) {
     assert!(["Normal", "Warning"].contains(&event.event_type()));
 }
 
-/// The query, `Content-Disposition` and `Content-Type` of an upload, a line each: whatever they are, the name that is taken
-/// from them is one plain component of the node's own, or is refused in one line.
+/// The query, `Content-Disposition` and `Content-Type` of an upload, a line each: whatever they are, the name that is
+/// taken from them is one plain component of the node's own, or is refused in one line.
 pub fn content_disposition(lines: &[u8]) {
     let Ok(lines) = std::str::from_utf8(lines) else {
         return;

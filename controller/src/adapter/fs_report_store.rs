@@ -1,9 +1,10 @@
 //! The report directory on a file system: `<directory>/<execution id>/<stored name>` and the link `latest`.
 //!
-//! A report is written to a temporary file in its own directory and renamed; the same small report again is not written again.
-//! Only real directories named like an execution id and regular files in them exist for this store: links are neither followed
-//! nor listed (`directory.rs`), anything else in the report directory is left alone. Uploads go to disk in blocks, so that their
-//! size does not show in memory, and every system call runs on the runtime's threads for blocking work.
+//! A report is written to a temporary file in its own directory and renamed; the same small report again is not written
+//! again. Only real directories named like an execution id and regular files in them exist for this store: links are
+//! neither followed nor listed (`directory.rs`), anything else in the report directory is left alone. Uploads go to
+//! disk in blocks, so that their size does not show in memory, and every system call runs on the runtime's threads for
+//! blocking work.
 
 mod block;
 mod commits;
@@ -76,8 +77,8 @@ struct Store {
 }
 
 impl FsReportStore {
-    /// A store in `directory`, which need not exist yet. `identity` is the holder identity of this process: no other one that
-    /// lives writes to the directory under it.
+    /// A store in `directory`, which need not exist yet. `identity` is the holder identity of this process: no other
+    /// one that lives writes to the directory under it.
     #[must_use]
     pub fn new(directory: PathBuf, durability: ReportDurability, identity: &str) -> Self {
         Self(Arc::new(Store {
@@ -394,8 +395,8 @@ fn report_metadata(name: String, stat: &Stat) -> ReportMetadata {
     }
 }
 
-/// An upload into a temporary file, which is made when the first block is full: a small report costs one system thread's
-/// turn, at its end.
+/// An upload into a temporary file, which is made when the first block is full: a small report costs one system
+/// thread's turn, at its end.
 #[derive(Debug)]
 pub struct FsUpload {
     store: FsReportStore,

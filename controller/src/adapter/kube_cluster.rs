@@ -1,7 +1,8 @@
 //! The cluster port over the real Kubernetes client, which may also speak to the simulated API server.
 //!
 //! Writes end within [`WRITE_TIMEOUT`], reads within [`GET_TIMEOUT`] or [`READ_TIMEOUT`]; the client's own retries are
-//! switched off, because the core decides what a failure means. Deliberately not here: backoff, caps on calls in flight, decisions.
+//! switched off, because the core decides what a failure means. Deliberately not here: backoff, caps on calls in
+//! flight, decisions.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -42,18 +43,20 @@ use crate::ports::cluster::{
 };
 use crate::ports::error::{ClusterError, ClusterErrorKind};
 
-/// A write that is not answered in this time has an unknown outcome. Below leaseDuration − renewDeadline by default (5 s), so
-/// that no write of a former leader is under way when another may lead.
+/// A write that is not answered in this time has an unknown outcome. Below leaseDuration − renewDeadline by default (5
+/// s), so that no write of a former leader is under way when another may lead.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A list that is not answered in this time is given up. Kubernetes' own objective for it is 30 s at the 99th percentile.
+/// A list that is not answered in this time is given up. Kubernetes' own objective for it is 30 s at the 99th
+/// percentile.
 pub const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A single object that is not answered in this time is given up. Kubernetes' own objective for it is 1 s at the 99th
 /// percentile, and a job pod may be waiting: for its event its pod is read first.
 pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A watch of the API server's own making ends within 290 s (the client's default); one that goes on for longer is not heard of.
+/// A watch of the API server's own making ends within 290 s (the client's default); one that goes on for longer is not
+/// heard of.
 const WATCH_LIFE: Duration = Duration::from_mins(5);
 
 /// The cluster as one namespace and one owner see it.

@@ -1,7 +1,8 @@
 //! `Retry-After` of an answer that is no `Status`.
 //!
-//! An API server's priority and fairness refuses with 429 in plain text and says how long to wait in the header alone (KEP-1040,
-//! `filters/priority-and-fairness.go`). The client drops headers, so it is told here in the form that it reads.
+//! An API server's priority and fairness refuses with 429 in plain text and says how long to wait in the header alone
+//! (KEP-1040, `filters/priority-and-fairness.go`). The client drops headers, so it is told here in the form that it
+//! reads.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};

@@ -1,4 +1,5 @@
-//! Nodes and pods decoded into just the fields that the core uses: a real node is 12 kB of JSON, a view some hundred bytes.
+//! Nodes and pods decoded into just the fields that the core uses: a real node is 12 kB of JSON, a view some hundred
+//! bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

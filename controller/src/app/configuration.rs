@@ -217,7 +217,8 @@ fn try_variables(
         .map_err(|error| error.to_string())
 }
 
-/// Parses the template and tries it on a sample node, so that what fails on every node is said before the first execution.
+/// Parses the template and tries it on a sample node, so that what fails on every node is said before the first
+/// execution.
 fn check_template(text: &str) -> Result<PodTemplate, String> {
     let template = PodTemplate::parse(text).map_err(|error| error.to_string())?;
     let pod = template

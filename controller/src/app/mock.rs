@@ -222,7 +222,8 @@ fn introduction(
     lines
 }
 
-/// The variables that a job pod gets, by the code that gives them to it; those that only a cluster can resolve are left out.
+/// The variables that a job pod gets, by the code that gives them to it; those that only a cluster can resolve are left
+/// out.
 fn job_pod_variables(
     config: &Config,
     extension: &Extension,

@@ -1,8 +1,8 @@
 //! `batch-job-controller run`: the real adapters, the listeners, the signals.
 //!
-//! Exit policy: a wrong configuration, a taken port, a dead core task or server is exit status 1 with a line that says so;
-//! SIGTERM and Ctrl-C hand over (the schedule stops, creates in flight are settled, the Lease is released), drain requests, all
-//! within [`SHUTDOWN_TIMEOUT`], and exit with 0.
+//! Exit policy: a wrong configuration, a taken port, a dead core task or server is exit status 1 with a line that says
+//! so; SIGTERM and Ctrl-C hand over (the schedule stops, creates in flight are settled, the Lease is released), drain
+//! requests, all within [`SHUTDOWN_TIMEOUT`], and exit with 0.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -46,7 +46,8 @@ use crate::runtime::replica::{Replica, ReplicaHandle};
 use crate::runtime::{PortSet, Settings, callback_address, callback_key};
 use crate::telemetry;
 
-/// How long handing over and requests under way may take after a signal: below Kubernetes' default grace period of 30 s.
+/// How long handing over and requests under way may take after a signal: below Kubernetes' default grace period of 30
+/// s.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// How often a start asks an API server that does not answer, with pauses of 2, 4, 8 and 16 s.
@@ -148,8 +149,8 @@ struct Started {
     extension: Extension,
 }
 
-/// The pod's name, so that a container that is restarted in its pod takes its own Lease back at once. A process that knows no
-/// name must not take another one's.
+/// The pod's name, so that a container that is restarted in its pod takes its own Lease back at once. A process that
+/// knows no name must not take another one's.
 fn identity(environment: &Environment, listen: Option<IpAddr>, config: &Config) -> Identity {
     let listen = listen.filter(|address| !address.is_unspecified());
     let host = (listen.map(|address| address.to_string())).or_else(|| environment.pod_ip.clone());
@@ -433,8 +434,8 @@ async fn shut_down(
     replica.abort();
 }
 
-/// What connections are held to, with as many descriptors as the system grants: each port may have a share of them, and the rest is
-/// for files and the API server.
+/// What connections are held to, with as many descriptors as the system grants: each port may have a share of them, and
+/// the rest is for files and the API server.
 pub(super) fn server_limits() -> ServerLimits {
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;

@@ -1,7 +1,7 @@
 //! The configuration, `config.yaml` of the ConfigMap: its types with units and defaults, parsed and validated.
 //!
-//! [`parse`] is the only way to one, so whoever holds a [`Config`] holds a valid one. All wrong keys are reported in one
-//! go. `read.rs` goes through the keys, `values.rs` reads single values, `raw.rs` the text. No file, environment or
+//! [`parse`] is the only way to one, so whoever holds a [`Config`] holds a valid one. All wrong keys are reported in
+//! one go. `read.rs` goes through the keys, `values.rs` reads single values, `raw.rs` the text. No file, environment or
 //! cluster is read here: what the environment has to say comes in as [`EnvironmentDefaults`].
 
 pub mod pod_template;
@@ -96,7 +96,8 @@ pub struct Config {
     pub concurrency_policy: ConcurrencyPolicy,
     /// Whether ticks are dropped. Default: false.
     pub suspend: bool,
-    /// How late a missed tick is still run (`startingDeadlineSeconds`). None (the default): the newest one, however late.
+    /// How late a missed tick is still run (`startingDeadlineSeconds`). None (the default): the newest one, however
+    /// late.
     pub starting_deadline: Option<Duration>,
     /// From the creation of a job pod until it must run; more than zero. Default: 10 min.
     pub pod_start_deadline: Duration,
@@ -118,7 +119,8 @@ pub struct Config {
     pub callback_auth: CallbackAuth,
     /// The largest bodies that the callback API takes.
     pub callback_body_limit: CallbackBodyLimit,
-    /// What the reports of one execution may take on disk, in bytes (`reportQuota`), at least 1. Default: none, no limit.
+    /// What the reports of one execution may take on disk, in bytes (`reportQuota`), at least 1. Default: none, no
+    /// limit.
     pub report_quota_bytes: Option<u64>,
     /// How long a callback waits for a leader. Default: 30 s.
     pub callback_hold_timeout: Duration,
@@ -244,8 +246,8 @@ pub struct Metrics {
 pub struct Gauge {
     /// Its help text. Default: empty.
     pub help: String,
-    /// Its labels as configured, each once. `node` and `executionID` are there only if the user named them; the exported
-    /// series has them once in any case.
+    /// Its labels as configured, each once. `node` and `executionID` are there only if the user named them; the
+    /// exported series has them once in any case.
     pub labels: Vec<String>,
 }
 

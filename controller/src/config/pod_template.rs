@@ -1,9 +1,9 @@
 //! The job pod's template: a Go `text/template` that renders to a pod in YAML or JSON.
 //!
-//! It is parsed once, where a syntax error is found, and rendered once for each node; a text that was read for the node before is
-//! not read again, which is most of them: job pods know their node from their environment. What the controller adds to the
-//! rendered pod is the business of `core::job_pod`. The template engine is the crate `gtmpl-ng`; the few functions in
-//! which it differs from Go on the three strings that a template can see are replaced by ours.
+//! It is parsed once, where a syntax error is found, and rendered once for each node; a text that was read for the node
+//! before is not read again, which is most of them: job pods know their node from their environment. What the
+//! controller adds to the rendered pod is the business of `core::job_pod`. The template engine is the crate `gtmpl-ng`;
+//! the few functions in which it differs from Go on the three strings that a template can see are replaced by ours.
 
 mod functions;
 mod quantity;

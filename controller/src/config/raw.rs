@@ -1,8 +1,8 @@
 //! The untyped side of `config.yaml`: from text to a tree of values, and a reader that takes keys from it one by one.
 //!
 //! A wrong key is recorded and reading goes on, so that all of them come out in one go. What a user of the original has
-//! in the file keeps working: YAML 1.1 booleans and octal numbers, a whole number written as `10.0`, keys that differ in
-//! case, keys given twice, further documents behind the first. Which keys there are is not known here.
+//! in the file keeps working: YAML 1.1 booleans and octal numbers, a whole number written as `10.0`, keys that differ
+//! in case, keys given twice, further documents behind the first. Which keys there are is not known here.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -235,7 +235,8 @@ fn read_starting_deadline(root: &mut Section<'_>) -> Option<Duration> {
         .map(|seconds| Duration::from_secs(seconds.into()))
 }
 
-/// Where reports are, as far as a configuration says that may be wrong elsewhere: for what was kept there of a good one.
+/// Where reports are, as far as a configuration says that may be wrong elsewhere: for what was kept there of a good
+/// one.
 #[must_use]
 pub fn report_directory(yaml: &str, environment: &EnvironmentDefaults) -> PathBuf {
     let findings = Findings::default();

@@ -28,7 +28,8 @@ fn keep<T: Clone + PartialEq>(new: &mut T, old: &T) -> bool {
     differs
 }
 
-/// What a process with the configuration `running` makes of a changed one, and the changed keys that wait for its restart.
+/// What a process with the configuration `running` makes of a changed one, and the changed keys that wait for its
+/// restart.
 #[must_use]
 pub fn take_over(running: &Config, changed: Config) -> (Config, Vec<&'static str>) {
     let mut taken = changed;

@@ -10,8 +10,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(250);
 /// The longest pause between two tries: an API server that comes back is noticed within this time.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// The pause before try `tries + 1`: the server's Retry-After, else doubling, each spread over ±25 % by a hash of `key` so
-/// that the nodes of a refused wave do not come back as one.
+/// The pause before try `tries + 1`: the server's Retry-After, else doubling, each spread over ±25 % by a hash of `key`
+/// so that the nodes of a refused wave do not come back as one.
 #[must_use]
 pub fn backoff(kind: ClusterErrorKind, tries: u32, key: &str) -> Duration {
     let base = match kind {

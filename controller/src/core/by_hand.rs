@@ -1,7 +1,8 @@
 //! What people ask for with annotations of the ConfigMap: an execution now, or the end of the one in progress.
 //!
-//! A value that differs from the last one handled asks once. Any text is a plain trigger, such as the time that `date` prints;
-//! one that begins with a brace is JSON and says over which nodes. How a value is carried out is not decided here.
+//! A value that differs from the last one handled asks once. Any text is a plain trigger, such as the time that `date`
+//! prints; one that begins with a brace is JSON and says over which nodes. How a value is carried out is not decided
+//! here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

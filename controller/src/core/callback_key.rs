@@ -1,7 +1,7 @@
 //! The key that replicas share, and what is signed with it: HMAC-SHA256 (RFC 2104).
 //!
-//! It is kept in the Secret `<name>-callback` and never shown: not in logs, not by `Debug`. Nothing is signed with the key
-//! itself: each purpose has one derived from it, so that what is made for one is worth nothing for another.
+//! It is kept in the Secret `<name>-callback` and never shown: not in logs, not by `Debug`. Nothing is signed with the
+//! key itself: each purpose has one derived from it, so that what is made for one is worth nothing for another.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! The token of a job pod: good for its node, execution and attempt, and for nothing else.
 //!
-//! It is a signature over the three, so nothing has to be remembered of it, and every replica and every process after this one
-//! makes the same. Its text, `<attempt>-<hexadecimal digits>`, stands for itself in a URL's path.
+//! It is a signature over the three, so nothing has to be remembered of it, and every replica and every process after
+//! this one makes the same. Its text, `<attempt>-<hexadecimal digits>`, stands for itself in a URL's path.
 
 use super::callback_key::{SigningKey, parse_signature, signature_text};
 
@@ -24,7 +24,8 @@ impl CallbackTokens {
         format!("{attempt}-{}", signature_text(&signature))
     }
 
-    /// The attempt whose token this is, if it is one of that node and execution. How long it takes tells nothing of a right token.
+    /// The attempt whose token this is, if it is one of that node and execution. How long it takes tells nothing of a
+    /// right token.
     #[must_use]
     pub fn attempt(&self, token: &str, node: &str, execution: &str) -> Option<u32> {
         let (attempt, signature) = token.split_once('-')?;

@@ -35,16 +35,16 @@ pub enum UntoleratedTaints {
 /// The taint of a cordoned node: `runOnUnscheduledNodes` decides instead.
 const CORDONED: &str = "node.kubernetes.io/unschedulable";
 
-/// `NoExecute` taints that every pod tolerates for a while (admission plugin `DefaultTolerationSeconds`) and that go with
-/// the condition: Ready decides instead.
+/// `NoExecute` taints that every pod tolerates for a while (admission plugin `DefaultTolerationSeconds`) and that go
+/// with the condition: Ready decides instead.
 const FOLLOW_READY: [&str; 2] = [
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
 ];
 
 impl Eligibility {
-    /// Why the node is left out, with a message for people; none where it is eligible. `tolerations` gives those of its job
-    /// pod; it is asked only where a taint matters, because the template may have to be rendered for it.
+    /// Why the node is left out, with a message for people; none where it is eligible. `tolerations` gives those of its
+    /// job pod; it is asked only where a taint matters, because the template may have to be rendered for it.
     #[must_use]
     pub fn exclusion(
         &self,

@@ -1,9 +1,10 @@
 //! Events that job pods post: their document, what is valid, and the message with its arguments filled in.
 //!
-//! The document is read as Go's `encoding/json` reads it (null leaves a field empty, unknown keys are ignored), but keys
-//! are matched exactly and nothing may follow the value. The message follows Go's `fmt.Sprintf` with string arguments;
-//! without arguments it is literal text. Limits are those of the `events.k8s.io/v1` API: a reason or an action that is
-//! too long is refused, a note that is too long is cut, because it is made of arguments that a script does not measure.
+//! The document is read as Go's `encoding/json` reads it (null leaves a field empty, unknown keys are ignored), but
+//! keys are matched exactly and nothing may follow the value. The message follows Go's `fmt.Sprintf` with string
+//! arguments; without arguments it is literal text. Limits are those of the `events.k8s.io/v1` API: a reason or an
+//! action that is too long is refused, a note that is too long is cut, because it is made of arguments that a script
+//! does not measure.
 
 use std::fmt;
 

@@ -1,11 +1,11 @@
 //! One execution: a state machine that is told what happened and answers what to do.
 //!
 //! It owns the frozen node list, the pool, and the state of each node. Invariants, checked by `invariants`: a slot is
-//! released once; job pods not ended, creates in flight included, never exceed the pool unless an earlier execution left
-//! some; an ended node stays ended (but for `NoResult`, which a late result turns into `succeeded`, and a pod's failure,
-//! which that of its node shortly after turns into `lost`); the execution ends when every node has. Everything it knows is
-//! plain data that follows from its plan and the events. Deliberately not here: listing nodes, choosing the id, files,
-//! metrics, waiting; `runtime` does those.
+//! released once; job pods not ended, creates in flight included, never exceed the pool unless an earlier execution
+//! left some; an ended node stays ended (but for `NoResult`, which a late result turns into `succeeded`, and a pod's
+//! failure, which that of its node shortly after turns into `lost`); the execution ends when every node has. Everything
+//! it knows is plain data that follows from its plan and the events. Deliberately not here: listing nodes, choosing the
+//! id, files, metrics, waiting; `runtime` does those.
 
 mod announcing;
 mod clearing;

@@ -1,9 +1,9 @@
 //! The mark of a request that one replica passes on to another: who did, signed.
 //!
-//! A marked request is passed on no further: one hop. The signature covers the request line and both replicas, so a mark is good
-//! for one request to one replica. It holds neither a time, since no decision here compares two clocks, nor a number to
-//! remember, since a repeated mark gives nobody anything: the request in it has the rights that it has without, of whoever
-//! could post it anyhow.
+//! A marked request is passed on no further: one hop. The signature covers the request line and both replicas, so a
+//! mark is good for one request to one replica. It holds neither a time, since no decision here compares two clocks,
+//! nor a number to remember, since a repeated mark gives nobody anything: the request in it has the rights that it has
+//! without, of whoever could post it anyhow.
 
 use super::callback_key::{SigningKey, parse_signature, signature_text};
 

@@ -22,9 +22,9 @@ struct Directive {
 }
 
 /// Go's `fmt.Sprintf` for arguments that are all strings. It never fails: what does not fit becomes a marker such as
-/// `%!d(string=x)` in the result. Once the result is longer than `max_bytes` the rest of the format is left out, so that a
-/// short format cannot take up the memory of a long result; a single directive is as wide as it asks for, up to Go's own
-/// limit of ten million.
+/// `%!d(string=x)` in the result. Once the result is longer than `max_bytes` the rest of the format is left out, so
+/// that a short format cannot take up the memory of a long result; a single directive is as wide as it asks for, up to
+/// Go's own limit of ten million.
 #[must_use]
 pub fn sprintf(format: &str, args: &[String], max_bytes: usize) -> String {
     let mut out = String::with_capacity(format.len());

@@ -1,7 +1,7 @@
 //! Execution ids: the scheduled time in UTC, `yyyyMMddHHmm`, with seconds where minutes do not tell two apart.
 //!
-//! Ids sort as strings in the order of time: `202601010342` < `20260101034215` < `202601010343`. A report directory holds
-//! an execution's files exactly when its name is an id; everything else there is somebody else's.
+//! Ids sort as strings in the order of time: `202601010342` < `20260101034215` < `202601010343`. A report directory
+//! holds an execution's files exactly when its name is an id; everything else there is somebody else's.
 
 use std::fmt;
 

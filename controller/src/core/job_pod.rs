@@ -130,8 +130,8 @@ impl ExtensionVariables {
 #[error("the extension sets the variable {0}, which only the controller sets; want another name")]
 pub struct ReservedVariable(pub String);
 
-/// Completes a rendered template to the pod that is created. The variables of an extension come after the template's, in
-/// place of those of the same name, and before ours.
+/// Completes a rendered template to the pod that is created. The variables of an extension come after the template's,
+/// in place of those of the same name, and before ours.
 ///
 /// # Errors
 /// Where the extension sets one of ours.

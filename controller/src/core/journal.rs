@@ -1,10 +1,11 @@
-//! The journal of an execution: what a successor must know to go on, a line of JSON each, in files that are only appended to.
+//! The journal of an execution: what a successor must know to go on, a line of JSON each, in files that are only
+//! appended to.
 //!
-//! A leader writes to a file of its own, named by its epoch, so that two that believe they lead never write to one. The first
-//! file begins with everything that the execution froze; then a line before each create, one with the pod's uid after it, one
-//! at the end of an attempt that another follows, one at the node's end. Lines of all epochs are read in the order of the
-//! epochs. A line that was cut off by a crash, or that a later version wrote, is skipped: what it would have said is asked of the
-//! cluster.
+//! A leader writes to a file of its own, named by its epoch, so that two that believe they lead never write to one. The
+//! first file begins with everything that the execution froze; then a line before each create, one with the pod's uid
+//! after it, one at the end of an attempt that another follows, one at the node's end. Lines of all epochs are read in
+//! the order of the epochs. A line that was cut off by a crash, or that a later version wrote, is skipped: what it
+//! would have said is asked of the cluster.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

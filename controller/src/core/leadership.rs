@@ -1,17 +1,19 @@
 //! Who leads: the decision of one replica about its Lease, as a state machine without I/O.
 //!
-//! It is told what was seen of the Lease and what became of its requests, and answers what to send next; one request at a time.
-//! Clocks are never compared: a candidate counts from the change that it saw on its own monotonic clock, the holder from
+//! It is told what was seen of the Lease and what became of its requests, and answers what to send next; one request at
+//! a time. Clocks are never compared: a candidate counts from the change that it saw on its own monotonic clock, the
+//! holder from
 //! *sending* its last successful renewal. So a holder, which acts for `renewDeadline` at most and whose writes end within
-//! [`Timing::write_limit`], has stopped before anybody may take over, as long as no monotonic clock runs faster than another
-//! by more than `leaseDuration / (renewDeadline + write limit)`, 7 % with the defaults.
+//! [`Timing::write_limit`], has stopped before anybody may take over, as long as no monotonic clock runs faster than
+//! another by more than `leaseDuration / (renewDeadline + write limit)`, 7 % with the defaults.
 //!
-//! Only an update takes the lease, at a version that was read, and a deleted Lease has no version. So a missing one is created
-//! unclaimed first, which harms nobody however late it is done, and then waited for like any other; only where nobody has led
-//! before does its creator take it at once.
+//! Only an update takes the lease, at a version that was read, and a deleted Lease has no version. So a missing one is
+//! created unclaimed first, which harms nobody however late it is done, and then waited for like any other; only where
+//! nobody has led before does its creator take it at once.
 //!
-//! Three things no lease can tell are left: one that is deleted in the seconds in which the first leader ever is elected, somebody
-//! who writes what a release writes, and so gives it away, and two processes of one identity, which are taken for one.
+//! Three things no lease can tell are left: one that is deleted in the seconds in which the first leader ever is
+//! elected, somebody who writes what a release writes, and so gives it away, and two processes of one identity, which
+//! are taken for one.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,8 +25,8 @@ use super::time::{Monotonic, Now};
 /// A Lease of a longer duration than this and than our own was not written by a leader: it does not stop us for hours.
 const FOREIGN_LEASE_MAX: Duration = Duration::from_mins(10);
 
-/// How the Lease is timed: `leaderElection` of the configuration. `lease_duration` > `renew_deadline` > 1.2 × `retry_period`, as in
-/// client-go.
+/// How the Lease is timed: `leaderElection` of the configuration. `lease_duration` > `renew_deadline` > 1.2 ×
+/// `retry_period`, as in client-go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// How long a lease counts after the change that was seen; whole seconds, at least one. Default: 15 s.
@@ -36,8 +38,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The longest that a write may take, so that none of a former leader is under way when another may lead: four fifths of
-    /// what is left between `renew_deadline` and `lease_duration`, 4 s with the defaults.
+    /// The longest that a write may take, so that none of a former leader is under way when another may lead: four
+    /// fifths of what is left between `renew_deadline` and `lease_duration`, 4 s with the defaults.
     #[must_use]
     pub fn write_limit(&self) -> Duration {
         self.lease_duration.saturating_sub(self.renew_deadline) * 4 / 5
@@ -291,7 +293,8 @@ impl Leadership {
         actions
     }
 
-    /// What the watch shows may be old. A candidate loses nothing but time by it; a holder only takes it as a reason to look.
+    /// What the watch shows may be old. A candidate loses nothing but time by it; a holder only takes it as a reason to
+    /// look.
     fn see(&mut self, now: Monotonic, lease: Option<LeaseView>) {
         match lease {
             Some(lease) if self.renewed.is_none() => self.note(now, Some(lease)),

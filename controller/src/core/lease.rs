@@ -120,8 +120,8 @@ impl LeaseRecord {
         }
     }
 
-    /// The JSON merge patch (RFC 7386) that makes a Lease say this if it still is of that version; labels and annotations of
-    /// others stay.
+    /// The JSON merge patch (RFC 7386) that makes a Lease say this if it still is of that version; labels and
+    /// annotations of others stay.
     #[must_use]
     pub fn to_merge_patch(&self, version: &str) -> Value {
         json!({

@@ -27,8 +27,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What a kubelet gets, beyond the pod's grace period, to stop a pod before its node counts as lost: `nodeLostTimeout`,
-    /// but never less than this.
+    /// What a kubelet gets, beyond the pod's grace period, to stop a pod before its node counts as lost:
+    /// `nodeLostTimeout`, but never less than this.
     const STOP_MIN: Duration = Duration::from_secs(30);
 
     /// How long a pod may be on its way out, its grace period aside.

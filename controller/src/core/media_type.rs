@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-/// Extensions and what they stand for: the table of Go 1.26, which decided the names of the original's nameless uploads.
+/// Extensions and what they stand for: the table of Go 1.26, which decided the names of the original's nameless
+/// uploads.
 const EXTENSIONS: [(&str, &str); 66] = [
     (".ai", "application/postscript"),
     (".apk", "application/vnd.android.package-archive"),

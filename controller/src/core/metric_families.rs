@@ -1,6 +1,8 @@
-//! The names of the metric families that the controller exports itself, so that no gauge of a job pod takes one of them.
+//! The names of the metric families that the controller exports itself, so that no gauge of a job pod takes one of
+//! them.
 //!
-//! A controller called `batch-job-controller` has the prefix `batch_job_controller`, and its gauges then stand beside ours.
+//! A controller called `batch-job-controller` has the prefix `batch_job_controller`, and its gauges then stand beside
+//! ours.
 
 /// The metric with the controller's version, for dashboards of the original.
 pub const VERSION: &str = "com_github_bakito_batch_job_controller";

@@ -45,8 +45,8 @@ pub struct NodeRun {
     pub(super) pod_name: String,
     /// The uid of the newest attempt's pod, whether it still exists or not.
     pub(super) newest_uid: Option<String>,
-    /// Whether the answer to the newest create may not be the whole story: an earlier one was not answered, or the watch
-    /// began again meanwhile.
+    /// Whether the answer to the newest create may not be the whole story: an earlier one was not answered, or the
+    /// watch began again meanwhile.
     pub(super) is_doubtful: bool,
     pub(super) started: Option<Now>,
     /// When the pod is to run at the latest.

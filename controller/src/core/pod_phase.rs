@@ -1,5 +1,5 @@
-//! What a job pod's state says of its end, or of why it does not begin: derived from the state alone, never from having seen a
-//! step. The closed list of reasons is `state`'s; what follows from one is decided by `execution`.
+//! What a job pod's state says of its end, or of why it does not begin: derived from the state alone, never from having
+//! seen a step. The closed list of reasons is `state`'s; what follows from one is decided by `execution`.
 
 use super::state::Reason;
 use super::views::{PodPhase, PodView};
@@ -18,7 +18,8 @@ pub enum PodEnd {
     },
 }
 
-/// The end of a pod that exists, or none while it runs. A terminating pod has not ended before it is gone or its phase says so.
+/// The end of a pod that exists, or none while it runs. A terminating pod has not ended before it is gone or its phase
+/// says so.
 #[must_use]
 pub fn end_of(pod: &PodView) -> Option<PodEnd> {
     match pod.phase {
@@ -66,7 +67,8 @@ pub fn trouble_of(pod: &PodView) -> Option<Trouble> {
     })
 }
 
-/// The reasons of a failed pod that Kubernetes' own parts give: node admission, eviction, preemption, shutdown, deadline.
+/// The reasons of a failed pod that Kubernetes' own parts give: node admission, eviction, preemption, shutdown,
+/// deadline.
 fn reason_of_failure(reason: &str) -> Reason {
     match reason {
         "Evicted" | "Preempting" | "Terminated" | "NodeShutdown" | "Shutdown" => Reason::Evicted,

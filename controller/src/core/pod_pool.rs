@@ -1,7 +1,7 @@
 //! The pool: how many job pods may not have ended at any time, creates in flight included.
 //!
-//! A slot belongs to a holder (a node of the list, or a pod left from an earlier execution) and is released once, however
-//! often its end is reported.
+//! A slot belongs to a holder (a node of the list, or a pod left from an earlier execution) and is released once,
+//! however often its end is reported.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;

@@ -1,8 +1,8 @@
 //! The state record: what must be known though the report volume is lost, and what two leaders must agree on.
 //!
-//! It is small whatever the cluster's size, and is only changed from the version that was read. Decisions only; reading and
-//! writing is the business of `runtime::state_record`. Invariants: the epoch only rises; a tick is claimed once, and so is what
-//! a person asks for; an execution is cancelled here before anything is done about it.
+//! It is small whatever the cluster's size, and is only changed from the version that was read. Decisions only; reading
+//! and writing is the business of `runtime::state_record`. Invariants: the epoch only rises; a tick is claimed once,
+//! and so is what a person asks for; an execution is cancelled here before anything is done about it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -184,8 +184,8 @@ impl StateRecord {
         Ok(claim)
     }
 
-    /// Cancels the execution in progress, and claims the one that begins when it has ended, in place of any that was to. Returns
-    /// what was in progress, and the new one.
+    /// Cancels the execution in progress, and claims the one that begins when it has ended, in place of any that was
+    /// to. Returns what was in progress, and the new one.
     ///
     /// # Errors
     /// [`AlreadyHandled`], and nothing changes.
@@ -233,7 +233,8 @@ impl StateRecord {
         }
     }
 
-    /// Cancels the execution in progress, and the one that was to begin when that has ended. Returns what was in progress.
+    /// Cancels the execution in progress, and the one that was to begin when that has ended. Returns what was in
+    /// progress.
     ///
     /// # Errors
     /// [`AlreadyHandled`], and nothing changes.

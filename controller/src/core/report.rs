@@ -17,7 +17,8 @@ const QUOTE_MAX_CHARS: usize = 200;
 /// Longest value of a declared label, in bytes: several times what anybody reads in a graph's legend.
 pub const LABEL_VALUE_MAX_BYTES: usize = 1024;
 
-/// The most series of one gauge that a node exports in an execution. Each is kept in memory, over all the results of the node.
+/// The most series of one gauge that a node exports in an execution. Each is kept in memory, over all the results of
+/// the node.
 pub const GAUGE_SERIES_MAX: usize = 1000;
 
 /// One measured value.

@@ -124,8 +124,8 @@ pub fn body_file_name(
         .unwrap_or_else(|| format!("{uuid}{}", extension_for(content_type)))
 }
 
-/// The file name of a part of a multipart body, not checked yet; `None` where the part is not a file (a form value, or a
-/// part without a field name), which is left out.
+/// The file name of a part of a multipart body, not checked yet; `None` where the part is not a file (a form value, or
+/// a part without a field name), which is left out.
 #[must_use]
 pub fn part_file_name(content_disposition: Option<&str>) -> Option<String> {
     let mut disposition = parse_media_type(content_disposition?).ok()?;

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use super::ids::ExecutionId;
 
-/// The executions to remove, oldest first. `current` is never among them, whatever its id sorts as (a wall clock that was
-/// set back makes it the oldest).
+/// The executions to remove, oldest first. `current` is never among them, whatever its id sorts as (a wall clock that
+/// was set back makes it the oldest).
 #[must_use]
 pub fn expired(
     mut present: Vec<ExecutionId>,

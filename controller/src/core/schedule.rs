@@ -4,7 +4,8 @@
 //! its like, `@every 1h30m`, a `CRON_TZ=` or `TZ=` prefix. Around a clock change we differ from it on purpose, so that
 //! no run is lost or doubled. A fixed time (neither minute nor hour begins with `*`) that is skipped runs at the first
 //! instant after the gap, and one that is repeated runs the first time: in other words, at the first instant at which
-//! the wall clock has reached it. All others follow the wall clock: every matching minute that exists, both times round.
+//! the wall clock has reached it. All others follow the wall clock: every matching minute that exists, both times
+//! round.
 //!
 //! Time zones come from the database compiled in, never from this machine.
 

@@ -1,6 +1,7 @@
 //! How many series the job pods' gauges will have: a Prometheus server is better warned of too many than surprised.
 
-/// Beyond so many series a start says which key keeps them down: about what one mid-sized Prometheus takes from one target.
+/// Beyond so many series a start says which key keeps them down: about what one mid-sized Prometheus takes from one
+/// target.
 pub const MANY_SERIES: u64 = 500_000;
 
 /// What the series of the job pods' gauges come from.

@@ -128,7 +128,8 @@ pub enum Reason {
     PreviousPod,
     /// Failed: an image could not be pulled before `podStartDeadline` passed, or its name is none.
     ImagePull,
-    /// Failed: the kubelet could not create a container before `podStartDeadline` passed (`CreateContainerConfigError`, …).
+    /// Failed: the kubelet could not create a container before `podStartDeadline` passed (`CreateContainerConfigError`,
+    /// …).
     CreateContainer,
     /// Failed: the pod did not run before `podStartDeadline` passed.
     StartDeadline,

@@ -1,5 +1,6 @@
 //! Taints of nodes and whether a pod's tolerations tolerate them, as Kubernetes' scheduler and taint eviction decide it
-//! (`ToleratesTaint` of k8s.io/component-helpers). Which untolerated taint leaves a node out is decided by `eligibility`.
+//! (`ToleratesTaint` of k8s.io/component-helpers). Which untolerated taint leaves a node out is decided by
+//! `eligibility`.
 
 use std::fmt;
 

@@ -35,8 +35,8 @@ pub struct Now {
 }
 
 impl Now {
-    /// The moment at which the wall clock read `wall`, told by what both clocks read now: for what another process noted. A
-    /// time still to come, by a clock that was stepped, is now; one more than a year before the start is that.
+    /// The moment at which the wall clock read `wall`, told by what both clocks read now: for what another process
+    /// noted. A time still to come, by a clock that was stepped, is now; one more than a year before the start is that.
     #[must_use]
     pub fn at(self, wall: Timestamp) -> Self {
         let ago = Duration::try_from(self.wall.duration_since(wall)).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What the bodies of requests may take in memory, all together.
 //!
-//! A result or an event is read whole, and a body that may have to be sent again is kept: small ones, but of as many clients as
-//! there are. Beyond the budget nothing more is taken in; the client is told to come again.
+//! A result or an event is read whole, and a body that may have to be sent again is kept: small ones, but of as many
+//! clients as there are. Beyond the budget nothing more is taken in; the client is told to come again.
 
 use std::sync::Arc;
 

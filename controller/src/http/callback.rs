@@ -1,9 +1,10 @@
-//! The callback API: `POST /report/{node}/{execution}/result|file|event`, with a token before the endpoint where the pod got one.
+//! The callback API: `POST /report/{node}/{execution}/result|file|event`, with a token before the endpoint where the
+//! pod got one.
 //!
-//! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size 413,
-//! pace 408, content 400, name taken or older attempt 409, no space 507. A 200 means that the report is on disk, whole, and
-//! counted. Bodies of files are streamed; results and events are small and read whole. Answers are one line of text for the job's
-//! author. `GET /openapi.json` says all of this to programs.
+//! Of several faults the first is answered: unknown path 404, method 405, token 401, not the leader 503, pair 406, size
+//! 413, pace 408, content 400, name taken or older attempt 409, no space 507. A 200 means that the report is on disk,
+//! whole, and counted. Bodies of files are streamed; results and events are small and read whole. Answers are one line
+//! of text for the job's author. `GET /openapi.json` says all of this to programs.
 
 mod authentication;
 mod bounds;
@@ -66,8 +67,8 @@ impl From<CallbackBodyLimit> for CallbackRules {
     }
 }
 
-/// The bytes of results that are read at a time. A document in memory takes up to thirty times what it takes on the wire; the
-/// others wait.
+/// The bytes of results that are read at a time. A document in memory takes up to thirty times what it takes on the
+/// wire; the others wait.
 const READ_BYTES_MAX: u32 = 8 << 20;
 
 /// What requests share.
@@ -366,8 +367,8 @@ pub(super) fn reading(authentication: &Authentication, request: &Request) -> Opt
     })
 }
 
-/// Does what must not stop half-way: storing a report and telling of it. A request is dropped as its connection ends; this
-/// goes on, so that no report is on disk that nobody knows of. A panic is the request's own.
+/// Does what must not stop half-way: storing a report and telling of it. A request is dropped as its connection ends;
+/// this goes on, so that no report is on disk that nobody knows of. A panic is the request's own.
 async fn to_its_end(
     work: impl Future<Output = Result<(), HttpError>> + Send + 'static,
 ) -> Result<(), HttpError> {

@@ -1,4 +1,5 @@
-//! `/metrics`, for Prometheus: written as it is sent, so that it takes no memory and holds nobody up, however much there is.
+//! `/metrics`, for Prometheus: written as it is sent, so that it takes no memory and holds nobody up, however much
+//! there is.
 
 use std::convert::Infallible;
 use std::sync::Arc;

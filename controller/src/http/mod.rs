@@ -1,5 +1,5 @@
-//! The HTTP side: callbacks, the file server, metrics, probes. It knows the controller's handle and the report store, never
-//! the cluster.
+//! The HTTP side: callbacks, the file server, metrics, probes. It knows the controller's handle and the report store,
+//! never the cluster.
 
 mod body_memory;
 pub mod callback;
@@ -20,7 +20,8 @@ use tracing::error;
 
 use crate::metrics::Metrics;
 
-/// Turns a panic of a handler into a 500, counted: remote input must not reach one, and must not end the process if it does.
+/// Turns a panic of a handler into a 500, counted: remote input must not reach one, and must not end the process if it
+/// does.
 pub fn catch_panics(router: Router, metrics: Arc<Metrics>) -> Router {
     let layer = CatchPanicLayer::custom(move |panic: Box<dyn std::any::Any + Send>| -> Response {
         metrics.own().request_panicked();

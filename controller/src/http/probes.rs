@@ -1,8 +1,8 @@
 //! `/healthz` and `/readyz`, each also `/<check>`.
 //!
-//! The report directory is a check of its own, but not part of the aggregate: an unready replica would refuse callbacks instead
-//! of answering 507, and losing reports because the disk is full helps nobody. A replica that stands by is as ready as the one
-//! that leads; `leader` says which it is.
+//! The report directory is a check of its own, but not part of the aggregate: an unready replica would refuse callbacks
+//! instead of answering 507, and losing reports because the disk is full helps nobody. A replica that stands by is as
+//! ready as the one that leads; `leader` says which it is.
 
 use axum::Router;
 use axum::extract::{Path, State};

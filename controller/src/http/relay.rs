@@ -1,11 +1,12 @@
 //! What a replica does with requests that are the leader's: it passes them on, and holds callbacks while nobody leads.
 //!
-//! A callback waits for a leader for `callbackHoldTimeout` in all, then it is answered 503. What has arrived of its body is kept up to
-//! `KEPT_BYTES_MAX` and sent again where a leader is lost before it has answered, so that an event may appear twice; a larger
-//! one that is cut is 503. A report page is passed on where that works, and read from the shared volume where not.
+//! A callback waits for a leader for `callbackHoldTimeout` in all, then it is answered 503. What has arrived of its
+//! body is kept up to `KEPT_BYTES_MAX` and sent again where a leader is lost before it has answered, so that an event
+//! may appear twice; a larger one that is cut is 503. A report page is passed on where that works, and read from the
+//! shared volume where not.
 //!
-//! A request that was passed on bears a mark (`core::forward_mark`) and goes no further. The answers 421 and 403 go only between
-//! replicas: not the leader, and not one of us.
+//! A request that was passed on bears a mark (`core::forward_mark`) and goes no further. The answers 421 and 403 go
+//! only between replicas: not the leader, and not one of us.
 
 mod kept_body;
 
@@ -37,21 +38,22 @@ use crate::ports::forward::{Forward, ForwardBody, ForwardError};
 use crate::runtime::ordered_watch as watch;
 use crate::runtime::replica::{Leader, ReplicaHandle, Standing};
 
-/// As much of a body is kept to be sent again: all of every result and event by default. All bodies together have a bound of their
-/// own (`body_memory`).
+/// As much of a body is kept to be sent again: all of every result and event by default. All bodies together have a
+/// bound of their own (`body_memory`).
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// Between two tries at the same replica. Another leader is tried at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// Once this replica has handed over: a successor leads within a second, or there is none before this process has ended.
+/// Once this replica has handed over: a successor leads within a second, or there is none before this process has
+/// ended.
 const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A page that the leader does not begin to answer within this time is read from the volume.
 const PAGE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Of what a replica passes on, so much is read although it is answered before its end, and for so long: a connection that is closed
-/// over unread bytes may lose the answer on its way, and it is not the job pod that would notice.
+/// Of what a replica passes on, so much is read although it is answered before its end, and for so long: a connection
+/// that is closed over unread bytes may lose the answer on its way, and it is not the job pod that would notice.
 const DRAINED_BYTES_MAX: usize = 16 << 20;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -384,8 +386,8 @@ impl<F: Forward> HeldCallback<'_, F> {
         }
     }
 
-    /// Returns once that replica does not lead any more, and what it still does with this request does not matter: one that cannot be
-    /// sent again has as long as any to be answered.
+    /// Returns once that replica does not lead any more, and what it still does with this request does not matter: one
+    /// that cannot be sent again has as long as any to be answered.
     async fn lost(&self, leader: &Leader) {
         let mut standing = self.relayed.relay.replica.watch();
         let is_other =

@@ -1,8 +1,9 @@
 //! One listener that serves one router: how many connections, what each may take, and for how long.
 //!
-//! Slow clients hold nobody up. A connection that waits for a request, or has sent half of one's head, ends where others need its
-//! place, the longest waiting first, and after a while in any case. A body must come at a pace (`pace.rs`), an answer must be
-//! taken. What a client may make the process keep is a head and a buffer; handlers have limits of their own.
+//! Slow clients hold nobody up. A connection that waits for a request, or has sent half of one's head, ends where
+//! others need its place, the longest waiting first, and after a while in any case. A body must come at a pace
+//! (`pace.rs`), an answer must be taken. What a client may make the process keep is a head and a buffer; handlers have
+//! limits of their own.
 
 mod pace;
 

@@ -100,7 +100,8 @@ pub(super) struct SeriesStore {
     current: Option<(ExecutionId, usize)>,
     /// Series in all of this, so that asking for it costs nothing.
     count: usize,
-    /// What is still `latest` of nodes whose last series left the history: kept while some execution has them in its list.
+    /// What is still `latest` of nodes whose last series left the history: kept while some execution has them in its
+    /// list.
     outlived: ExecutionSeries,
 }
 
@@ -154,8 +155,8 @@ impl NodeSeries {
         of_it.map(|((_, values), value)| (&**values, *value))
     }
 
-    /// Takes in samples as far as there is room for their series: results that nobody checked are read from the volume, and two of
-    /// one node may be checked at the same time.
+    /// Takes in samples as far as there is room for their series: results that nobody checked are read from the volume,
+    /// and two of one node may be checked at the same time.
     fn extend(&mut self, samples: Vec<(SeriesKey, f64)>) {
         let has_room = self.samples.len() + samples.len() <= GAUGE_SERIES_MAX;
         for (key, value) in samples {
@@ -249,7 +250,8 @@ impl SeriesStore {
         self.count = self.count + series.count() - before;
     }
 
-    /// Series stay bounded by the history, also where any execution may call back (`DEV_MODE`). The newest addition stays.
+    /// Series stay bounded by the history, also where any execution may call back (`DEV_MODE`). The newest addition
+    /// stays.
     fn limit(&mut self, added: &ExecutionId) {
         while self.executions.len() > self.exposition.kept {
             let current = self.current.as_ref().map(|(id, _)| id);
@@ -387,7 +389,8 @@ impl SeriesStore {
         }
     }
 
-    /// Writes on, about as much as [`PART_BYTES`]; whether there is more. What changes meanwhile is there as it was or as it is.
+    /// Writes on, about as much as [`PART_BYTES`]; whether there is more. What changes meanwhile is there as it was or
+    /// as it is.
     pub(super) fn write_part(&self, scrape: &mut Scrape, text: &mut String) -> bool {
         // Of what was configured otherwise there is no rest.
         let gauges = &self.exposition.gauges;

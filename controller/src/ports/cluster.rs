@@ -1,8 +1,8 @@
 //! The cluster as the controller sees it: nodes and its own job pods as slim views, and the few calls it makes.
 //!
-//! An implementation is bound to the controller's namespace and owner label when it is made. It does not retry: the core
-//! decides what a failure means. Every call is cancel safe in the sense that a dropped future of a write leaves the
-//! outcome unknown, never half done.
+//! An implementation is bound to the controller's namespace and owner label when it is made. It does not retry: the
+//! core decides what a failure means. Every call is cancel safe in the sense that a dropped future of a write leaves
+//! the outcome unknown, never half done.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,8 +18,8 @@ use crate::core::ids::ExecutionId;
 pub use crate::core::lease::{LeaseRecord, LeaseView};
 pub use crate::core::views::{NodeView, PodPhase, PodView};
 
-/// Objects a page of a list: 50 nodes are about 600 kB of JSON, so that a list of any size costs a few megabytes of memory, and
-/// no page as many seats as an API server gives one list at most.
+/// Objects a page of a list: 50 nodes are about 600 kB of JSON, so that a list of any size costs a few megabytes of
+/// memory, and no page as many seats as an API server gives one list at most.
 pub const LIST_PAGE_SIZE: u32 = 50;
 
 /// One message of a watch. A view never goes back: an implementation that reconnects lists again and says so.
@@ -92,9 +92,9 @@ pub trait Cluster: Clone + Send + Sync + 'static {
     /// Any kind; nothing is returned of a list that broke off.
     fn list_nodes(&self) -> impl Future<Output = Result<NodeList, ClusterError>> + Send;
 
-    /// Watches all nodes. Begins with `Restarted`, and again after each interruption; given the version of a list, it may go
-    /// on from there instead, which spares the cluster another list. Ends only with an error item or when dropped; the caller
-    /// begins again after a pause.
+    /// Watches all nodes. Begins with `Restarted`, and again after each interruption; given the version of a list, it
+    /// may go on from there instead, which spares the cluster another list. Ends only with an error item or when
+    /// dropped; the caller begins again after a pause.
     fn watch_nodes(
         &self,
         since: Option<String>,
@@ -166,12 +166,12 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<ConfigMapView, ClusterError>> + Send;
 
-    /// Tells that a ConfigMap of this namespace may have changed: once where there is one, then with every change and its
-    /// deletion. It ends now and then, or with an error item; the caller begins again after a pause.
+    /// Tells that a ConfigMap of this namespace may have changed: once where there is one, then with every change and
+    /// its deletion. It ends now and then, or with an error item; the caller begins again after a pause.
     fn watch_config_map(&self, name: &str) -> impl Stream<Item = Result<(), ClusterError>> + Send;
 
-    /// The state record in the ConfigMap `name` of this namespace, as the API server has it now; none where there is no such
-    /// ConfigMap.
+    /// The state record in the ConfigMap `name` of this namespace, as the API server has it now; none where there is no
+    /// such ConfigMap.
     ///
     /// # Errors
     /// `Refused` (RBAC), or transient.
@@ -180,12 +180,12 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         name: &str,
     ) -> impl Future<Output = Result<Option<StateDocument>, ClusterError>> + Send;
 
-    /// Writes the state record if it is still at `version`, or creates its ConfigMap where that is none; answers with the
-    /// new version. What else is in the ConfigMap stays.
+    /// Writes the state record if it is still at `version`, or creates its ConfigMap where that is none; answers with
+    /// the new version. What else is in the ConfigMap stays.
     ///
     /// # Errors
-    /// `Conflict` where it changed, `AlreadyExists` where it was created, `NotFound` where it was deleted since it was read;
-    /// `Refused`, or transient: then it may be written all the same.
+    /// `Conflict` where it changed, `AlreadyExists` where it was created, `NotFound` where it was deleted since it was
+    /// read; `Refused`, or transient: then it may be written all the same.
     fn write_state(
         &self,
         name: &str,
@@ -245,8 +245,8 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         record: &LeaseRecord,
     ) -> impl Future<Output = Result<LeaseView, ClusterError>> + Send;
 
-    /// Replaces what a Lease says, if it still is of that version; labels and annotations of others stay. Answers it as it
-    /// then is.
+    /// Replaces what a Lease says, if it still is of that version; labels and annotations of others stay. Answers it as
+    /// it then is.
     ///
     /// # Errors
     /// `Conflict` where it has changed since, `NotFound`, or transient: then it may have been done all the same.
@@ -257,8 +257,8 @@ pub trait Cluster: Clone + Send + Sync + 'static {
         record: &LeaseRecord,
     ) -> impl Future<Output = Result<LeaseView, ClusterError>> + Send;
 
-    /// Watches one Lease: first as it is, where there is one, then every change; none when it is deleted. What it shows may be
-    /// old, and it ends now and then, or with an error item; the caller begins again after a pause.
+    /// Watches one Lease: first as it is, where there is one, then every change; none when it is deleted. What it shows
+    /// may be old, and it ends now and then, or with an error item; the caller begins again after a pause.
     fn watch_lease(
         &self,
         name: &str,

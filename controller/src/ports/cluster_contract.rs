@@ -1,8 +1,9 @@
-//! What the controller relies on of every `Cluster`, as a suite that each implementation runs: the in-memory one, the real
-//! client on the simulated API server, and a real cluster.
+//! What the controller relies on of every `Cluster`, as a suite that each implementation runs: the in-memory one, the
+//! real client on the simulated API server, and a real cluster.
 //!
-//! Each behaviour is one function. It is given an implementation bound to [`NAMESPACE`] and [`OWNER`], in a cluster of its
-//! own where no kubelet interferes, and a [`Control`] that does to the cluster what other people do. Fit for paused time.
+//! Each behaviour is one function. It is given an implementation bound to [`NAMESPACE`] and [`OWNER`], in a cluster of
+//! its own where no kubelet interferes, and a [`Control`] that does to the cluster what other people do. Fit for paused
+//! time.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -605,7 +606,8 @@ pub async fn a_watched_config_map_is_told_as_it_is_then_with_every_change(cluste
     assert!(told.is_err(), "another ConfigMap changed: {told:?}");
 }
 
-/// A Secret is created once and read as it was made, any byte of it; what others made is read as well, with data or without.
+/// A Secret is created once and read as it was made, any byte of it; what others made is read as well, with data or
+/// without.
 pub async fn a_secret_is_created_once_and_read_as_it_was_made(
     cluster: impl Cluster,
     mut control: impl Control,

@@ -23,8 +23,8 @@ pub enum ForwardError {
 
 /// Sends requests to other replicas. Clones share their connections.
 pub trait Forward: Clone + Send + Sync + 'static {
-    /// Sends the request, whose URI is path and query alone, to that port of that host; the answer's body comes as it is read. A
-    /// dropped future leaves open what becomes of the request.
+    /// Sends the request, whose URI is path and query alone, to that port of that host; the answer's body comes as it
+    /// is read. A dropped future leaves open what becomes of the request.
     ///
     /// # Errors
     /// [`ForwardError`]; nothing is repeated.

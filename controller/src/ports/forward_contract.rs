@@ -12,7 +12,8 @@ use super::forward::{Forward, ForwardBody, ForwardError};
 /// What the other replica does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serving {
-    /// Reads it, and answers 202 with `Retry-After: 5` and the text `METHOD URI CONTENT-LENGTH BYTES`, the last as many as were read.
+    /// Reads it, and answers 202 with `Retry-After: 5` and the text `METHOD URI CONTENT-LENGTH BYTES`, the last as many
+    /// as were read.
     Echo,
     /// Never answers.
     Hang,

@@ -1,7 +1,7 @@
 //! Where reports are kept: a directory an execution, named by its id, and `latest`.
 //!
-//! A report is whole or absent: it is written under a temporary name and renamed. Only directories named like an execution
-//! id are ever listed or removed; links inside them are never followed.
+//! A report is whole or absent: it is written under a temporary name and renamed. Only directories named like an
+//! execution id are ever listed or removed; links inside them are never followed.
 
 use std::future::Future;
 
@@ -56,8 +56,8 @@ pub trait Upload: Send {
     /// `NoSpace`, `OverQuota` or `Unavailable`; the upload is then to be dropped.
     fn write(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
-    /// Gives back what the upload holds in the process, memory and descriptors, until it goes on. A store that has nothing
-    /// to give back does nothing.
+    /// Gives back what the upload holds in the process, memory and descriptors, until it goes on. A store that has
+    /// nothing to give back does nothing.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -99,15 +99,15 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
         &self,
     ) -> impl Future<Output = Result<Vec<ExecutionId>, ReportStoreError>> + Send;
 
-    /// Removes the execution's directory with everything in it. Removing none is no error. Reports do not bring it back, those
-    /// that are being written neither: they are `NotFound` until [`Self::create_execution`].
+    /// Removes the execution's directory with everything in it. Removing none is no error. Reports do not bring it
+    /// back, those that are being written neither: they are `NotFound` until [`Self::create_execution`].
     fn remove_execution(
         &self,
         execution: &ExecutionId,
     ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
-    /// Begins a report; its directory is made where there never was one, at the latest when the report is finished. `name` has
-    /// been checked by `core::report_name`.
+    /// Begins a report; its directory is made where there never was one, at the latest when the report is finished.
+    /// `name` has been checked by `core::report_name`.
     fn begin(
         &self,
         execution: &ExecutionId,
@@ -122,9 +122,9 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
         bytes: Bytes,
     ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
-    /// Appends to a file of our own, made where there is none in the execution's directory. After `Ok` it is there whole and
-    /// survives what [`Upload::finish`] survives; appends are in the order in which they were asked for. After an error a part
-    /// of it may be there.
+    /// Appends to a file of our own, made where there is none in the execution's directory. After `Ok` it is there
+    /// whole and survives what [`Upload::finish`] survives; appends are in the order in which they were asked for.
+    /// After an error a part of it may be there.
     ///
     /// # Errors
     /// `NotFound` where the execution has no directory, `NoSpace` or `Unavailable`.
@@ -173,8 +173,9 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
     /// `NotFound` where there is none, or `Unavailable`.
     fn get_own(&self, name: &str) -> impl Future<Output = Result<Bytes, ReportStoreError>> + Send;
 
-    /// Removes what other processes began to store and have not gone on with for ten minutes: they are gone. Answers how many. For
-    /// the leader alone, which from then on reckons with what others have stored. A store that keeps nothing unfinished has nothing to remove.
+    /// Removes what other processes began to store and have not gone on with for ten minutes: they are gone. Answers
+    /// how many. For the leader alone, which from then on reckons with what others have stored. A store that keeps
+    /// nothing unfinished has nothing to remove.
     fn remove_abandoned(&self) -> impl Future<Output = Result<usize, ReportStoreError>> + Send {
         std::future::ready(Ok(0))
     }

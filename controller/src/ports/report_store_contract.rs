@@ -1,7 +1,7 @@
 //! What every report store must do, as behaviours over an empty store; each implementation runs [`every_behaviour`].
 //!
-//! Nothing here knows how a store keeps its reports. What only a file system can do wrong (links, foreign files, left-over
-//! temporary files) is tested beside the adapter.
+//! Nothing here knows how a store keeps its reports. What only a file system can do wrong (links, foreign files,
+//! left-over temporary files) is tested beside the adapter.
 
 use bytes::Bytes;
 use futures::TryStreamExt;

@@ -1,5 +1,5 @@
-//! Who may call back: the pairs of node and execution whose pod was created, in the kept executions, and until when a pod's token is
-//! good.
+//! Who may call back: the pairs of node and execution whose pod was created, in the kept executions, and until when a
+//! pod's token is good.
 //!
 //! Written by the controller's loop before a create is sent, read by every request: a short lock, never held over I/O.
 
@@ -44,18 +44,19 @@ struct Created {
     reports: usize,
 }
 
-/// The most reports that a node may have in an execution: as many files as one form may bring. Each is a name in memory, in the
-/// execution's summary and in the list of its page.
+/// The most reports that a node may have in an execution: as many files as one form may bring. Each is a name in
+/// memory, in the execution's summary and in the list of its page.
 pub const NODE_REPORTS_MAX: usize = 1000;
 
-/// The most events that a job pod may have at once; beyond that one comes back every [`EVENT_PAUSE`]. Whoever reads them is a
-/// person, and the API server keeps each for an hour.
+/// The most events that a job pod may have at once; beyond that one comes back every [`EVENT_PAUSE`]. Whoever reads
+/// them is a person, and the API server keeps each for an hour.
 pub const EVENTS_AT_ONCE_MAX: u32 = 50;
 
 /// See [`EVENTS_AT_ONCE_MAX`].
 pub const EVENT_PAUSE: Duration = Duration::from_secs(6);
 
-/// How long a token is good after its pod has ended: what a job posts at its very end may be held, forwarded and repeated.
+/// How long a token is good after its pod has ended: what a job posts at its very end may be held, forwarded and
+/// repeated.
 const TOKEN_GRACE: Duration = Duration::from_mins(10);
 
 impl Admission {
@@ -145,8 +146,8 @@ impl Admission {
         ends.is_some_and(|ends| ends <= now)
     }
 
-    /// Takes one of the events that a pod may have; how long until there is one more, where there is none. Where every pair is
-    /// admitted there is no pod, and no bound.
+    /// Takes one of the events that a pod may have; how long until there is one more, where there is none. Where every
+    /// pair is admitted there is no pod, and no bound.
     ///
     /// # Errors
     /// How long to wait.
@@ -182,8 +183,8 @@ impl Admission {
         created.is_none_or(|created| created.reports + more <= NODE_REPORTS_MAX)
     }
 
-    /// The node gets one more report, which [`Self::has_reports`] will count. Several at once are counted so that none is one too
-    /// many.
+    /// The node gets one more report, which [`Self::has_reports`] will count. Several at once are counted so that none
+    /// is one too many.
     pub fn expect_report(&self, id: &ExecutionId, node: &str) {
         let mut table = self.write();
         let created = (table.get_mut(id)).and_then(|admitted| admitted.created.get_mut(node));

@@ -1,4 +1,5 @@
-//! Kubernetes events that the controller itself has to tell: about a pod where there is one, else about what owns the job pods.
+//! Kubernetes events that the controller itself has to tell: about a pod where there is one, else about what owns the
+//! job pods.
 //!
 //! How often something is told is decided by `core::execution`; what job pods ask for is in `job_event`.
 
@@ -106,7 +107,8 @@ fn kubernetes_event<P: Ports>(ports: &P, settings: &Settings, announcement: Anno
     }
 }
 
-/// What owns the job pods (the controller's Deployment); where that is not known, the controller's own pod, without a uid.
+/// What owns the job pods (the controller's Deployment); where that is not known, the controller's own pod, without a
+/// uid.
 fn owner_reference(settings: &Settings) -> ObjectReference {
     let namespace = Some(settings.namespace.clone());
     match &settings.owner {

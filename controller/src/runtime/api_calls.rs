@@ -1,4 +1,5 @@
-//! Calls to the cluster on behalf of the loop: capped in flight, counted by outcome; writes only while this process leads.
+//! Calls to the cluster on behalf of the loop: capped in flight, counted by outcome; writes only while this process
+//! leads.
 //!
 //! The election's own calls do not come through here: a renewal never waits behind creates.
 
@@ -89,8 +90,8 @@ impl<P: Ports> ApiCalls<P> {
         self.bounds.fence.pass(self.ports.clock()).await;
     }
 
-    /// A read: waits for its turn, calls, counts. `call` does nothing before it is polled; the permit is held until it has
-    /// ended.
+    /// A read: waits for its turn, calls, counts. `call` does nothing before it is polled; the permit is held until it
+    /// has ended.
     pub(super) fn call<T>(
         &self,
         verb: &'static str,
@@ -106,8 +107,8 @@ impl<P: Ports> ApiCalls<P> {
         }
     }
 
-    /// A write: as [`Self::call`], but it begins only while this process leads, and is given up after the time a write may
-    /// take: then its outcome is unknown.
+    /// A write: as [`Self::call`], but it begins only while this process leads, and is given up after the time a write
+    /// may take: then its outcome is unknown.
     pub(super) fn write<T>(
         &self,
         verb: &'static str,

@@ -7,7 +7,8 @@ use crate::ports::error::{ClusterError, ClusterErrorKind};
 /// The host of the callback URLs.
 ///
 /// # Errors
-/// `Refused` where there is neither Service nor pod IP, naming both; the cluster's error where the Service cannot be read.
+/// `Refused` where there is neither Service nor pod IP, naming both; the cluster's error where the Service cannot be
+/// read.
 pub async fn resolve(
     cluster: &impl Cluster,
     config: &Config,

@@ -1,4 +1,5 @@
-//! The key that the replicas of a controller share, in the Secret `<name>-callback`: made by whoever needs it first, the same ever after.
+//! The key that the replicas of a controller share, in the Secret `<name>-callback`: made by whoever needs it first,
+//! the same ever after.
 
 use crate::core::callback_key::{CallbackKey, KEY_BYTES, SECRET_KEY};
 use crate::core::names;
@@ -9,7 +10,8 @@ use crate::ports::error::{ClusterError, ClusterErrorKind};
 /// Reads the key of the controller of that name; where there is no Secret yet, makes it.
 ///
 /// # Errors
-/// `Refused` where the Secret has no usable key: it says what to do. Else the cluster's error; transient ones may be tried again.
+/// `Refused` where the Secret has no usable key: it says what to do. Else the cluster's error; transient ones may be
+/// tried again.
 pub async fn obtain(
     cluster: &impl Cluster,
     entropy: &impl Entropy,

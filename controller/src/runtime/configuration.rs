@@ -1,7 +1,7 @@
 //! The ConfigMap that a controller is told by: read again while it runs, and the last good one kept on the volume.
 //!
-//! What its texts mean is handed in, because defaults of the environment and an extension have a say; that is the business of
-//! `app::configuration`.
+//! What its texts mean is handed in, because defaults of the environment and an extension have a say; that is the
+//! business of `app::configuration`.
 
 use std::collections::BTreeMap;
 use std::fmt;

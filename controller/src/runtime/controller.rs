@@ -1,7 +1,7 @@
 //! The controller's loop: one closed enum of everything that can wake it, and one owner of the state.
 //!
-//! It never waits for the cluster or the disk: effects run as tasks, and their answers come back as events. A panic in a task
-//! ends the loop, and with it the process: a dead part would leave slots hanging.
+//! It never waits for the cluster or the disk: effects run as tasks, and their answers come back as events. A panic in
+//! a task ends the loop, and with it the process: a dead part would leave slots hanging.
 
 mod by_hand;
 mod callbacks;
@@ -456,8 +456,8 @@ impl<P: Ports> Controller<P> {
         }
     }
 
-    /// Begins an execution, or goes on with what was found of it. Nodes are watched from that version on; none where it is too
-    /// old to be known.
+    /// Begins an execution, or goes on with what was found of it. Nodes are watched from that version on; none where it
+    /// is too old to be known.
     fn run_execution(
         &mut self,
         now: Now,

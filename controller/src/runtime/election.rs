@@ -1,7 +1,9 @@
-//! The async shell around `core::leadership`: carries out its requests, watches the Lease, wakes it in time, and moves the fence.
+//! The async shell around `core::leadership`: carries out its requests, watches the Lease, wakes it in time, and moves
+//! the fence.
 //!
-//! It has its own lane to the API server: nothing here waits for a turn behind the controller's calls. Everything runs while
-//! [`Election::next`] is polled, on the task of whoever asks: where that stands still, so does the renewal, and the fence closes.
+//! It has its own lane to the API server: nothing here waits for a turn behind the controller's calls. Everything runs
+//! while [`Election::next`] is polled, on the task of whoever asks: where that stands still, so does the renewal, and
+//! the fence closes.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -246,8 +248,8 @@ async fn answer(request: &mut Option<Pin<Box<dyn Future<Output = Answer> + Send>
     }
 }
 
-/// Whether anybody is known to have led before: whoever leads leaves the record `<name>-state`. What cannot be read counts as
-/// there.
+/// Whether anybody is known to have led before: whoever leads leaves the record `<name>-state`. What cannot be read
+/// counts as there.
 async fn has_been_led<P: Ports>(ports: &P, controller: &str, limit: Duration) -> bool {
     let (name, clock) = (names::state_record(controller), ports.clock());
     tokio::select! {

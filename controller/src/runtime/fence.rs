@@ -1,9 +1,9 @@
-//! Whether this process may act as the leader now. The election moves the point in time up to which it may with each renewal;
-//! everything that acts asks the clock again right before it does, so that a process that was paused for longer than its lease
-//! starts nothing when it wakes.
+//! Whether this process may act as the leader now. The election moves the point in time up to which it may with each
+//! renewal; everything that acts asks the clock again right before it does, so that a process that was paused for
+//! longer than its lease starts nothing when it wakes.
 //!
-//! Who may not act waits: either the lease is renewed after all, or the leadership ends and drops who waits here. So no decision
-//! is ever taken from a call that was not made.
+//! Who may not act waits: either the lease is renewed after all, or the leadership ends and drops who waits here. So no
+//! decision is ever taken from a call that was not made.
 
 use super::ordered_watch as watch;
 use crate::ports::clock::{Clock, Monotonic};

@@ -47,8 +47,8 @@ impl ControllerHandle {
         }
     }
 
-    /// Whether the loop acts for the leader at this moment. A process that was paused for longer than its lease does not, before it
-    /// knows.
+    /// Whether the loop acts for the leader at this moment. A process that was paused for longer than its lease does
+    /// not, before it knows.
     pub(super) fn may_act(&self) -> bool {
         (self.may_act)()
     }

@@ -1,5 +1,5 @@
-//! What kept executions left on the volume, exported again after a start: newest first, in the background. Summaries come before
-//! results: callbacks wait for them.
+//! What kept executions left on the volume, exported again after a start: newest first, in the background. Summaries
+//! come before results: callbacks wait for them.
 //!
 //! It tells the loop, which knows what has left the history meanwhile and what has arrived since.
 

@@ -41,7 +41,8 @@ impl<R: ReportStore> Journal<R> {
     }
 }
 
-/// Reads an execution's journals, in the order of their epochs. What nobody can read for long is left out, with a warning.
+/// Reads an execution's journals, in the order of their epochs. What nobody can read for long is left out, with a
+/// warning.
 pub(super) async fn read_all<R: ReportStore>(
     reports: &R,
     clock: &impl Clock,

@@ -49,8 +49,8 @@ pub enum Content {
     Event(EventReport),
 }
 
-/// A handle for the HTTP side, and the loop behind it: it calls `receive` for all that is accepted, results and events before
-/// they are answered, and ends when the last handle is dropped.
+/// A handle for the HTTP side, and the loop behind it: it calls `receive` for all that is accepted, results and events
+/// before they are answered, and ends when the last handle is dropped.
 pub fn start(
     metrics: Arc<Metrics>,
     mut receive: impl FnMut(Received) + Send + 'static,

@@ -1,5 +1,5 @@
-//! A value that many watch, as tokio's `watch`, but whoever waits is woken in the order in which they began to. Tokio's wakes in a
-//! random order, and two runs of one simulation would differ.
+//! A value that many watch, as tokio's `watch`, but whoever waits is woken in the order in which they began to. Tokio's
+//! wakes in a random order, and two runs of one simulation would differ.
 
 use std::fmt::{self, Debug};
 use std::ops::Deref;

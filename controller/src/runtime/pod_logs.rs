@@ -1,5 +1,5 @@
-//! Saves the logs of an ended job pod beside its reports, streamed, container by container. Callback tokens are struck out: a
-//! shell that prints what it runs prints its URLs.
+//! Saves the logs of an ended job pod beside its reports, streamed, container by container. Callback tokens are struck
+//! out: a shell that prints what it runs prints its URLs.
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -14,8 +14,8 @@ use crate::metrics::Metrics;
 use crate::ports::cluster::Cluster as _;
 use crate::ports::report_store::{ReportStore as _, Upload as _};
 
-/// Saves each container's log as `<node>-container-<container>.log`. What cannot be read or written is logged and left out:
-/// a log never decides an outcome. Returns the stored names.
+/// Saves each container's log as `<node>-container-<container>.log`. What cannot be read or written is logged and left
+/// out: a log never decides an outcome. Returns the stored names.
 pub(super) async fn save<P: Ports>(
     api: ApiCalls<P>,
     metrics: &Metrics,

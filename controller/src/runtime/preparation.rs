@@ -1,5 +1,5 @@
-//! What happens between a tick and the first pod: everything an execution freezes is read, its directory is made, the history
-//! is pruned. A sequence of calls, repeated while they fail for the moment.
+//! What happens between a tick and the first pod: everything an execution freezes is read, its directory is made, the
+//! history is pruned. A sequence of calls, repeated while they fail for the moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -94,8 +94,8 @@ pub(super) struct Preparation<P: Ports> {
 }
 
 impl<P: Ports> Preparation<P> {
-    /// Claims the execution, reads the cluster, makes room, and begins the journal: in this order, so that nothing is done by
-    /// whoever has not claimed it, and nothing is created that the journal does not tell of.
+    /// Claims the execution, reads the cluster, makes room, and begins the journal: in this order, so that nothing is
+    /// done by whoever has not claimed it, and nothing is created that the journal does not tell of.
     ///
     /// # Errors
     /// [`NotPrepared`]; what may pass is repeated instead.
@@ -259,7 +259,8 @@ impl<P: Ports> Preparation<P> {
         recovery::by_node(nodes, files.into_iter().map(|file| file.name).collect())
     }
 
-    /// Makes the directory and the link `latest`, and prunes the history. A store that cannot does not stop the execution here.
+    /// Makes the directory and the link `latest`, and prunes the history. A store that cannot does not stop the
+    /// execution here.
     async fn open(&self, id: &ExecutionId, mut present: Vec<ExecutionId>) -> Vec<ExecutionId> {
         let reports = self.api.ports.reports();
         present.push(id.clone());
@@ -322,7 +323,8 @@ async fn list_executions<P: Ports>(api: &ApiCalls<P>, metrics: &Metrics) -> Vec<
     }
 }
 
-/// The scheduled minute; with seconds where that is taken or too coarse, and the next free second where even that is taken.
+/// The scheduled minute; with seconds where that is taken or too coarse, and the next free second where even that is
+/// taken.
 fn choose_id(
     due: Timestamp,
     to_the_second: bool,

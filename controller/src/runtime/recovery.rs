@@ -1,7 +1,7 @@
 //! What a leader does before anything else: it takes the state record over, and finds out what to go on with.
 //!
-//! Nothing is decided from a volume or an API server that does not answer: the reads are repeated until they do. A volume
-//! without the journal is another matter: then the pods alone say what runs.
+//! Nothing is decided from a volume or an API server that does not answer: the reads are repeated until they do. A
+//! volume without the journal is another matter: then the pods alone say what runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! One replica: it stands by until it leads, then runs the controller's loop, and hands over at its end.
 //!
-//! Every replica lives as long as its process and listens on every port; what it is at the moment is its [`Standing`], which the
-//! HTTP side asks for with each request. The loop lives as long as a leadership: when that is lost, it is dropped with all its
-//! tasks. What they had sent has an unknown outcome, and the successor copes with it.
+//! Every replica lives as long as its process and listens on every port; what it is at the moment is its [`Standing`],
+//! which the HTTP side asks for with each request. The loop lives as long as a leadership: when that is lost, it is
+//! dropped with all its tasks. What they had sent has an unknown outcome, and the successor copes with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,8 @@ impl ReplicaHandle {
         self.standing.clone().wait_for(is_so).await;
     }
 
-    /// Lets the replica hand over: no further execution or pod begins, creates in flight are settled, the Lease is released.
+    /// Lets the replica hand over: no further execution or pod begins, creates in flight are settled, the Lease is
+    /// released.
     pub fn hand_over(&self) {
         self.stop.set(true);
     }
@@ -187,8 +188,8 @@ impl<P: Ports> Replica<P> {
         (replica, handle)
     }
 
-    /// Runs until it is dropped: after it has handed over it goes on telling who leads, for the requests that are still under way
-    /// here. Dropped before, it leaves everything as it is: another replica leads once the Lease has run out.
+    /// Runs until it is dropped: after it has handed over it goes on telling who leads, for the requests that are still
+    /// under way here. Dropped before, it leaves everything as it is: another replica leads once the Lease has run out.
     ///
     /// # Panics
     /// With the panic of a task of the controller's loop.

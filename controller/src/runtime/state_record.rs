@@ -1,7 +1,7 @@
 //! The state record on its way to the cluster and back: changed only from the version that was read, by one leader.
 //!
-//! A change that somebody else's write overtook is decided again on what is there now; a write without an answer is settled by
-//! reading. A record of another epoch means that another leads: nothing is written then.
+//! A change that somebody else's write overtook is decided again on what is there now; a write without an answer is
+//! settled by reading. A record of another epoch means that another leads: nothing is written then.
 
 use std::sync::Arc;
 
@@ -68,7 +68,8 @@ impl<P: Ports> StateHandle<P> {
         }
     }
 
-    /// Reads the record and takes over with a new epoch, above that of any journal. Repeats while the cluster does not answer.
+    /// Reads the record and takes over with a new epoch, above that of any journal. Repeats while the cluster does not
+    /// answer.
     ///
     /// # Errors
     /// `Refused`: RBAC, or a record that is not ours.
@@ -94,7 +95,8 @@ impl<P: Ports> StateHandle<P> {
         Ok(known.record.clone())
     }
 
-    /// Changes the record by `change`, which is repeated on what is there where somebody else wrote; returns what it returned.
+    /// Changes the record by `change`, which is repeated on what is there where somebody else wrote; returns what it
+    /// returned.
     ///
     /// # Errors
     /// [`StateError`]; what may pass is repeated instead.

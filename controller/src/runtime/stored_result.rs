@@ -1,4 +1,5 @@
-//! A result that is on the volume, though nobody told of it: the process that stored it ended, or lost its requester, in between.
+//! A result that is on the volume, though nobody told of it: the process that stored it ended, or lost its requester,
+//! in between.
 
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use crate::ports::report_store::{ReportStore, ReportStoreError, ReportStoreError
 /// The pause before a volume that does not answer is asked again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// How often it is asked for one report: a volume that has come back answers within this time, a report that nobody can read never
-/// does.
+/// How often it is asked for one report: a volume that has come back answers within this time, a report that nobody can
+/// read never does.
 const TRIES: u32 = 60;
 
 /// Reads from a volume that may fail for a while.

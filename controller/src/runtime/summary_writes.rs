@@ -1,5 +1,6 @@
-//! When `_execution.json` is written: as an execution begins, now and then while it changes, and at its end. One write at a
-//! time, in order, so that an older summary never replaces a newer one. Serialising and deciding only; the loop writes.
+//! When `_execution.json` is written: as an execution begins, now and then while it changes, and at its end. One write
+//! at a time, in order, so that an older summary never replaces a newer one. Serialising and deciding only; the loop
+//! writes.
 
 use std::collections::VecDeque;
 use std::time::Duration;

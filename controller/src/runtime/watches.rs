@@ -1,5 +1,5 @@
-//! Forwards the watches of pods and nodes to the controller's loop; pauses after errors, so that a broken API server is not
-//! hammered.
+//! Forwards the watches of pods and nodes to the controller's loop; pauses after errors, so that a broken API server is
+//! not hammered.
 
 use std::ops::ControlFlow;
 use std::pin::pin;
@@ -32,7 +32,8 @@ pub(super) async fn pods<P: Ports>(ports: P, events: mpsc::Sender<Event>) {
     }
 }
 
-/// Watches all nodes on behalf of one execution, as [`pods`] does; from the list that it began with on, where its version is given.
+/// Watches all nodes on behalf of one execution, as [`pods`] does; from the list that it began with on, where its
+/// version is given.
 pub(super) async fn nodes<P: Ports>(
     ports: P,
     events: mpsc::Sender<Event>,

@@ -1,7 +1,8 @@
-//! The production controller in a world of its own: an in-memory cluster, virtual time, reports in a temporary directory.
+//! The production controller in a world of its own: an in-memory cluster, virtual time, reports in a temporary
+//! directory.
 //!
-//! The loop and the callback router are the real ones; what is here only stands for what is outside of the process. Each test
-//! file uses a part of it.
+//! The loop and the callback router are the real ones; what is here only stands for what is outside of the process.
+//! Each test file uses a part of it.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Replicas of the production controller on one in-memory cluster and one volume, each with its routers; nothing but sockets is
-//! left out.
+//! Replicas of the production controller on one in-memory cluster and one volume, each with its routers; nothing but
+//! sockets is left out.
 
 use std::path::Path;
 use std::sync::Arc;

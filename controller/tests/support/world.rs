@@ -273,7 +273,8 @@ impl World {
         self.cluster.succeed(&pod_name(node, execution));
     }
 
-    /// Waits until `look` finds something, looking every few milliseconds of virtual time: for what has no notification.
+    /// Waits until `look` finds something, looking every few milliseconds of virtual time: for what has no
+    /// notification.
     ///
     /// # Panics
     /// Where it does not within [`PATIENCE`].

@@ -1,5 +1,5 @@
-//! The signal that the state has changed. Whoever waits is woken in the order in which they began to: tokio's `watch` shuffles them,
-//! and two runs of a seed would differ.
+//! The signal that the state has changed. Whoever waits is woken in the order in which they began to: tokio's `watch`
+//! shuffles them, and two runs of a seed would differ.
 
 use std::pin::pin;
 use std::sync::Arc;

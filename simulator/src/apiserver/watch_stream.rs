@@ -1,7 +1,7 @@
 //! Watches over HTTP: one JSON object a line, until the timeout.
 //!
-//! The stream pulls from the history when the connection has room, so a slow client holds no memory here; one that falls
-//! behind the history gets an ERROR and the end.
+//! The stream pulls from the history when the connection has room, so a slow client holds no memory here; one that
+//! falls behind the history gets an ERROR and the end.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Objects go with their owners, as `pkg/controller/garbagecollector` does it.
 //!
-//! In the background an object goes once none of its owners is there. In the foreground an owner that is being deleted waits
-//! for the dependents that block it; an orphaning one takes its name out of theirs. Which of the three it is stands in the
-//! owner's finalizers, set by the delete. An owner of a kind that is not served counts as there.
+//! In the background an object goes once none of its owners is there. In the foreground an owner that is being deleted
+//! waits for the dependents that block it; an orphaning one takes its name out of theirs. Which of the three it is
+//! stands in the owner's finalizers, set by the delete. An owner of a kind that is not served counts as there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Pods that nobody else removes: ended ones above a threshold, those of nodes that are gone, and those that are to go and
-//! have no kubelet. As `pkg/controller/podgc` does it.
+//! Pods that nobody else removes: ended ones above a threshold, those of nodes that are gone, and those that are to go
+//! and have no kubelet. As `pkg/controller/podgc` does it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};

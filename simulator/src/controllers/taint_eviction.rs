@@ -1,4 +1,5 @@
-//! Pods leave a node whose NoExecute taints they do not tolerate, or no longer. As `pkg/controller/tainteviction` does it.
+//! Pods leave a node whose NoExecute taints they do not tolerate, or no longer. As `pkg/controller/tainteviction` does
+//! it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,8 +74,8 @@ impl TaintEviction {
     }
 }
 
-/// When a pod with these tolerations must leave a node that has had these taints since then; never where it tolerates all
-/// of them for ever. The shortest of the tolerations that are needed counts.
+/// When a pod with these tolerations must leave a node that has had these taints since then; never where it tolerates
+/// all of them for ever. The shortest of the tolerations that are needed counts.
 fn deadline(taints: &[Value], tolerations: &[Value], since: Timestamp) -> Option<Timestamp> {
     let mut shortest = None;
     for taint in taints {

@@ -1,9 +1,9 @@
-//! The kinds of fault between a client and the API server: one closed list. To add one, add a row; the plan, the table and the
-//! sweeps take it from there.
+//! The kinds of fault between a client and the API server: one closed list. To add one, add a row; the plan, the table
+//! and the sweeps take it from there.
 //!
-//! Rows are those of the harness's catalogue: 1 to 10 what a client sees, 11 to 18 what becomes of its calls, 46 its rights. Not
-//! a kind of its own: objects that change between two pages (a page that comes late does that), lists that fail as a whole
-//! (a refusal does that).
+//! Rows are those of the harness's catalogue: 1 to 10 what a client sees, 11 to 18 what becomes of its calls, 46 its
+//! rights. Not a kind of its own: objects that change between two pages (a page that comes late does that), lists that
+//! fail as a whole (a refusal does that).
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,8 +26,8 @@ pub enum Place {
 /// How it is known that a client took notice of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
-    /// It makes the same call again, or reads what the call was about; after a 429, not before the time it was told. In process
-    /// the watch that shows the object of an unanswered create is such a read.
+    /// It makes the same call again, or reads what the call was about; after a 429, not before the time it was told. In
+    /// process the watch that shows the object of an unanswered create is such a read.
     Repeat,
     /// It lists again from the first page.
     Relist,
@@ -75,9 +75,9 @@ macro_rules! kinds {
                 match self { $(Self::$variant => Notice::$notice,)* }
             }
 
-            /// Whether the controller's port can show it. Lists of the port are always most recent, and
-            /// the reconnects of its watches are the adapter's. There `Told` means that the controller has taken the event: that
-            /// it does no harm is for the invariants to say.
+            /// Whether the controller's port can show it. Lists of the port are always most recent, and the reconnects
+            /// of its watches are the adapter's. There `Told` means that the controller has taken the event: that it
+            /// does no harm is for the invariants to say.
             #[must_use]
             pub fn is_in_process(self) -> bool {
                 match self { $(Self::$variant => $in_process,)* }
@@ -190,7 +190,8 @@ impl Kind {
         )
     }
 
-    /// Whether only few calls or events can be befallen: first lists, later pages, begins of watches, bookmarks, and the like.
+    /// Whether only few calls or events can be befallen: first lists, later pages, begins of watches, bookmarks, and
+    /// the like.
     pub(super) fn is_seldom_possible(self) -> bool {
         matches!(
             self,

@@ -49,7 +49,8 @@ impl Plan {
         Self::default()
     }
 
-    /// Each kind is off in half of the seeds, rare to frequent in the others. A kind's draw depends on nothing but its name.
+    /// Each kind is off in half of the seeds, rare to frequent in the others. A kind's draw depends on nothing but its
+    /// name.
     #[must_use]
     pub fn drawn(seed: Seed) -> Self {
         let seed = seed.child("faults/plan");

@@ -1,5 +1,5 @@
-//! The leases by which the kubelets of a fleet say that they live: created at the start, renewed every 10 s, a few nodes
-//! at a time so that the writes are spread as those of real kubelets are.
+//! The leases by which the kubelets of a fleet say that they live: created at the start, renewed every 10 s, a few
+//! nodes at a time so that the writes are spread as those of real kubelets are.
 
 use std::time::Duration;
 

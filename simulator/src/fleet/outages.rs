@@ -1,8 +1,9 @@
-//! Nodes that go wrong while their fleet runs, as data: NotReady for a while or for good, deleted, replaced under their name.
+//! Nodes that go wrong while their fleet runs, as data: NotReady for a while or for good, deleted, replaced under their
+//! name.
 //!
-//! While a node is away its kubelet reports nothing, starts nothing and stops nothing; what was due is done when it is back.
-//! The pods of a deleted node are collected, as the pod garbage collector does it. Deliberately not here: the eviction from
-//! nodes that are NotReady for long.
+//! While a node is away its kubelet reports nothing, starts nothing and stops nothing; what was due is done when it is
+//! back. The pods of a deleted node are collected, as the pod garbage collector does it. Deliberately not here: the
+//! eviction from nodes that are NotReady for long.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

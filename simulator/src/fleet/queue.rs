@@ -1,5 +1,5 @@
-//! The one queue of due times of a whole fleet: what is due first comes first, and of what is due together, what was queued
-//! first.
+//! The one queue of due times of a whole fleet: what is due first comes first, and of what is due together, what was
+//! queued first.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

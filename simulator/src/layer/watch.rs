@@ -1,4 +1,5 @@
-//! A watch with faults: the lines of an answer's body, some withheld, doubled, garbled or late, until it ends one way or another.
+//! A watch with faults: the lines of an answer's body, some withheld, doubled, garbled or late, until it ends one way
+//! or another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
@@ -187,7 +188,8 @@ impl Watch {
         }
     }
 
-    /// Withholds a DELETED until the name is there again, then expires. A name that does not come again is only told late.
+    /// Withholds a DELETED until the name is there again, then expires. A name that does not come again is only told
+    /// late.
     async fn replace(&mut self, fault: &Fault, line: Bytes, name: &str) {
         let is_successor = |head: &Head| head.kind == "ADDED" && head.object.metadata.name == name;
         if self.withhold(fault.delay, is_successor).await {

@@ -57,7 +57,8 @@ pub(super) struct ExecutionFigures {
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::struct_field_names, reason = "units come last")]
 pub(super) struct Makespan {
-    /// What no controller can beat: the rounds of the pool, each as long as a pod. An estimate by the mean where pods differ.
+    /// What no controller can beat: the rounds of the pool, each as long as a pod. An estimate by the mean where pods
+    /// differ.
     pub(super) ideal_seconds: f64,
     pub(super) mean_seconds: f64,
     pub(super) longest_seconds: f64,

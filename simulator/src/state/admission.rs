@@ -1,8 +1,8 @@
 //! What the server fills in and what it refuses, per kind: defaults (`prepare_*`) and rules (`validate_*`).
 //!
-//! `prepare` sees an object after decoding and after each patch, so it must be idempotent, and it leaves sections that it
-//! shares with the old version alone. Rules that hold for every object are in [`common`]. Deliberately not here: what
-//! depends on other objects, such as the namespace's existence (the verbs).
+//! `prepare` sees an object after decoding and after each patch, so it must be idempotent, and it leaves sections that
+//! it shares with the old version alone. Rules that hold for every object are in [`common`]. Deliberately not here:
+//! what depends on other objects, such as the namespace's existence (the verbs).
 
 use std::sync::Arc;
 

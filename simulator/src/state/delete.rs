@@ -1,8 +1,8 @@
 //! The verbs that remove: delete, deletecollection, and the end of a namespace.
 //!
 //! A pod on a node that has not ended waits for its kubelet, which deletes it again with a grace period of 0. An object
-//! with finalizers waits until they are gone; how its dependents go is written into two of them. Deliberately not here: what
-//! then becomes of the dependents.
+//! with finalizers waits until they are gone; how its dependents go is written into two of them. Deliberately not here:
+//! what then becomes of the dependents.
 
 use std::sync::Arc;
 
@@ -204,8 +204,8 @@ impl State {
         })
     }
 
-    /// Removes the events that were created more than `ttl` before `now` (`--event-ttl` of a real server, whose store lets
-    /// them expire). Says how many there were.
+    /// Removes the events that were created more than `ttl` before `now` (`--event-ttl` of a real server, whose store
+    /// lets them expire). Says how many there were.
     pub fn expire_events(&mut self, now: Timestamp, ttl: SignedDuration) -> usize {
         let is_old = |event: &&Arc<Stored>| {
             let created = event.metadata.creation_timestamp;

@@ -1,4 +1,5 @@
-//! Eviction: a delete that a disruption budget may refuse, and binding, the other thing a pod is told by a path of its own.
+//! Eviction: a delete that a disruption budget may refuse, and binding, the other thing a pod is told by a path of its
+//! own.
 
 use std::sync::Arc;
 

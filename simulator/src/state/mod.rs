@@ -75,8 +75,8 @@ pub struct Options {
     pub default_service_account: bool,
     /// Whether a deleted namespace takes its content with it (the namespace controller).
     pub namespace_lifecycle: bool,
-    /// Whether objects are kept in little memory, for a little time at each write. A server that holds much for long wants
-    /// that; a simulation that looks into its objects all the time does not.
+    /// Whether objects are kept in little memory, for a little time at each write. A server that holds much for long
+    /// wants that; a simulation that looks into its objects all the time does not.
     pub compact: bool,
 }
 
@@ -219,7 +219,8 @@ impl State {
         self.table(target.row).get(target.namespace, target.name)
     }
 
-    /// Forgets every change up to that version: whoever watches from before it, or lists what stood then, is told that it is gone.
+    /// Forgets every change up to that version: whoever watches from before it, or lists what stood then, is told that
+    /// it is gone.
     pub fn compact(&mut self, version: u64) {
         for table in self.tables.values_mut() {
             table.compact(version);

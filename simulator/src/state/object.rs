@@ -271,8 +271,9 @@ impl Object {
             .map(|(_, section)| section.tree())
     }
 
-    /// The value at a JSON pointer below a top-level field other than `metadata`, e.g. `/status/phase`. Fields with a `/` or
-    /// a `~` in their names cannot be reached: none that is asked for has one, and unescaping would cost a copy a step.
+    /// The value at a JSON pointer below a top-level field other than `metadata`, e.g. `/status/phase`. Fields with a
+    /// `/` or a `~` in their names cannot be reached: none that is asked for has one, and unescaping would cost a copy
+    /// a step.
     #[must_use]
     pub fn pointer(&self, pointer: &str) -> Option<&Value> {
         let mut steps = pointer.strip_prefix('/')?.split('/');
@@ -444,8 +445,8 @@ impl Object {
         self.fields_for(|fields| T::deserialize(fields))
     }
 
-    /// As [`Object::decode`], and tells of the fields that the type does not have. It is told by one type of function only: what
-    /// reads a field of many types is compiled once.
+    /// As [`Object::decode`], and tells of the fields that the type does not have. It is told by one type of function
+    /// only: what reads a field of many types is compiled once.
     pub(super) fn decode_noting<T: DeserializeOwned>(
         &self,
         note: &mut dyn FnMut(serde_ignored::Path<'_>),

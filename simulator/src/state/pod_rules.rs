@@ -56,7 +56,8 @@ fn tolerate_short_outages(spec: &mut Map<String, Value>) {
     }
 }
 
-/// Pods: containers with a name and an image, a known restart policy; a stored spec stays as it is but for a few fields.
+/// Pods: containers with a name and an image, a known restart policy; a stored spec stays as it is but for a few
+/// fields.
 #[must_use]
 pub(super) fn validate(object: &Object, old: Option<&Object>) -> Vec<Cause> {
     if let Some(old) = old {

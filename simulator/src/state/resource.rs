@@ -115,7 +115,8 @@ pub struct Row {
     pub micro_times: &'static [&'static str],
     pub prepare: Prepare,
     pub validate: Validate,
-    /// Decodes into the typed form and throws it away: says what has a wrong type, and which fields the type does not have.
+    /// Decodes into the typed form and throws it away: says what has a wrong type, and which fields the type does not
+    /// have.
     pub decode: Decode,
 }
 

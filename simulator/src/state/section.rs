@@ -1,8 +1,8 @@
 //! A top-level field of an object: as a tree to work on, or as the JSON text of one.
 //!
-//! A tree takes three to four times as much memory as its text, and most texts are nearly those of the object written before:
-//! job pods are of one template. What is kept for long is kept as what it has of its own; whoever looks into it again gets a
-//! tree, which then stays beside it.
+//! A tree takes three to four times as much memory as its text, and most texts are nearly those of the object written
+//! before: job pods are of one template. What is kept for long is kept as what it has of its own; whoever looks into it
+//! again gets a tree, which then stays beside it.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -43,7 +43,8 @@ impl Text {
             if packed.len() < text.len() / 2 {
                 return Self::Packed {
                     like: Arc::clone(like),
-                    // A copy: what has been written into has room to spare, which shrinking it does not always give back.
+                    // A copy: what has been written into has room to spare, which shrinking it does not always give
+                    // back.
                     bytes: Box::from(packed.as_slice()),
                     length: text.len(),
                 };
@@ -110,8 +111,8 @@ impl Section {
         }
     }
 
-    /// Keeps the text only, where no other object shares the tree; of that only what differs from `model`, and nothing where it
-    /// is the same.
+    /// Keeps the text only, where no other object shares the tree; of that only what differs from `model`, and nothing
+    /// where it is the same.
     pub(super) fn compact(section: &mut Arc<Self>, model: Option<&Arc<Self>>) {
         let Some(own) = Arc::get_mut(section) else {
             return;

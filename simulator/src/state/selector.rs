@@ -62,8 +62,8 @@ impl Selector {
         Ok(selector)
     }
 
-    /// The selector that an object holds, with `matchLabels` and `matchExpressions`. An operator that there is not selects
-    /// nothing.
+    /// The selector that an object holds, with `matchLabels` and `matchExpressions`. An operator that there is not
+    /// selects nothing.
     pub(super) fn of_object(selector: &Value) -> Self {
         let texts = |value: &Value| -> Vec<String> {
             let values = value.as_array().into_iter().flatten();

@@ -1,4 +1,5 @@
-//! Fields that the type of an object does not have: found while it is decoded, then dropped, as decoding into Go's types does.
+//! Fields that the type of an object does not have: found while it is decoded, then dropped, as decoding into Go's
+//! types does.
 //!
 //! The types are those of the oldest release that `k8s-openapi` has: a field that came later counts as unknown.
 

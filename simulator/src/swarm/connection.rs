@@ -1,7 +1,8 @@
-//! The connection of a process to the API server, for a client of its own that speaks HTTP: the faults of the run lie in it, and
-//! it is cut where the port would be cut otherwise.
+//! The connection of a process to the API server, for a client of its own that speaks HTTP: the faults of the run lie
+//! in it, and it is cut where the port would be cut otherwise.
 //!
-//! It is as one over TCP: what is sent while nothing arrives is sent again until it does, unless the client has given up.
+//! It is as one over TCP: what is sent while nothing arrives is sent again until it does, unless the client has given
+//! up.
 
 use std::task::{Context, Poll};
 

@@ -1,7 +1,8 @@
-//! What happens to processes, volumes, clocks and nodes: one closed list beside that of `faults`, when each happens in a run, and
-//! what became of it.
+//! What happens to processes, volumes, clocks and nodes: one closed list beside that of `faults`, when each happens in
+//! a run, and what became of it.
 //!
-//! To add a kind, add a row, what it does when it is due (`happening`) and the sign by which it shows that somebody took notice.
+//! To add a kind, add a row, what it does when it is due (`happening`) and the sign by which it shows that somebody
+//! took notice.
 
 use std::collections::BTreeMap;
 use std::fmt;

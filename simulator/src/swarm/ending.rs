@@ -1,5 +1,5 @@
-//! After the faults: within a computed time what is in progress ends, then an execution that is due begins and ends just as its pods
-//! do, and what was acknowledged is there and exported.
+//! After the faults: within a computed time what is in progress ends, then an execution that is due begins and ends
+//! just as its pods do, and what was acknowledged is there and exported.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

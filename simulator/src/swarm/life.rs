@@ -1,5 +1,6 @@
-//! The life of one simulated process: it runs, stands still, is cut off, or is dead. Its ports ask here before and after every call,
-//! so that it can die between any two of its effects, and what it does while it stands still is what it does on waking.
+//! The life of one simulated process: it runs, stands still, is cut off, or is dead. Its ports ask here before and
+//! after every call, so that it can die between any two of its effects, and what it does while it stands still is what
+//! it does on waking.
 
 use std::future::{pending, poll_fn};
 use std::pin::pin;

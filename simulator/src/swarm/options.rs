@@ -360,7 +360,8 @@ impl SwarmOptions {
         let is_changed = self.timeline.enables(Disturbance::ConfigChanged);
         let pool = self.pool_of(u32::from(is_changed));
         let rounds = nodes.div_ceil(pool.get()) * (self.retries + 1);
-        // A pod that hangs holds its slot for the run deadline and the time it has to stop; posts are repeated for a minute each.
+        // A pod that hangs holds its slot for the run deadline and the time it has to stop; posts are repeated for a
+        // minute each.
         let odd = Duration::from_mins(10);
         let longest = Duration::from_millis(self.pod_ms.1) + Duration::from_secs(1);
         let hangs = if self.timeline.enables(Disturbance::PodHangs)

@@ -1,8 +1,8 @@
 //! The record of a swarm's run: everything that happens, told to the event log and checked before the run goes on.
 //!
-//! What is checked from outside, whatever breaks: `checker`'s invariants on the pods; only who holds the Lease creates and deletes;
-//! what a job pod was told is stored stays stored; a journal has one writer; the state record only goes forward; an execution is
-//! closed once its summary tells how it ended (`summaries`).
+//! What is checked from outside, whatever breaks: `checker`'s invariants on the pods; only who holds the Lease creates
+//! and deletes; what a job pod was told is stored stays stored; a journal has one writer; the state record only goes
+//! forward; an execution is closed once its summary tells how it ended (`summaries`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -566,7 +566,8 @@ impl Record {
 }
 
 impl Book {
-    /// Nothing is expected of an execution any more that has left the history of every volume: a run may be as long as it likes.
+    /// Nothing is expected of an execution any more that has left the history of every volume: a run may be as long as
+    /// it likes.
     fn forget(&mut self, execution: &ExecutionId) {
         if self.acknowledged.keys().any(|(_, id)| id == execution) {
             return;
@@ -938,7 +939,8 @@ impl Book {
         }
     }
 
-    /// What was missed is run late, the newest of it; without a trigger nothing begins that the state record does not show.
+    /// What was missed is run late, the newest of it; without a trigger nothing begins that the state record does not
+    /// show.
     fn invariant_a_tick_is_dropped_only_where_another_execution_is_in_progress(
         &self,
         before: &StateRecord,
@@ -962,7 +964,8 @@ impl Book {
         ))
     }
 
-    /// No more attempts than are allowed, and not before the pause; where clocks agree, since the journal tells a successor the time.
+    /// No more attempts than are allowed, and not before the pause; where clocks agree, since the journal tells a
+    /// successor the time.
     fn invariant_attempts_are_as_configured(&self, job_pod: &JobPod<'_>) -> Result<(), Violation> {
         let attempt = attempt_of(job_pod);
         let options = &self.observed.options;

@@ -1,5 +1,5 @@
-//! Where the replicas run: a process after the other in each place, the volumes that they mount, and the Service by which job pods
-//! reach any that lives.
+//! Where the replicas run: a process after the other in each place, the volumes that they mount, and the Service by
+//! which job pods reach any that lives.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -48,8 +48,8 @@ const GRACE: Duration = Duration::from_secs(30);
 /// What a process that has handed over gets to answer what is under way.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// How wrong the rates of clocks are at most, in parts per million: twenty times what NTP puts up with, and within what the times of
-/// the Lease leave.
+/// How wrong the rates of clocks are at most, in parts per million: twenty times what NTP puts up with, and within what
+/// the times of the Lease leave.
 const RATE_PPM_MAX: u64 = 10_000;
 
 /// What signs the requests that replicas pass on.
@@ -501,8 +501,8 @@ impl Site {
         (process, replica)
     }
 
-    /// The volume of the place's next process, and the number of its pod: now and then the pod is another one, with an empty
-    /// volume where it has its own.
+    /// The volume of the place's next process, and the number of its pod: now and then the pod is another one, with an
+    /// empty volume where it has its own.
     fn mount(&self, slot: usize, number: u64) -> (Volume, u32) {
         let mut place = self.place(slot);
         let is_replaced = number > self.places.len() as u64 && place.stream.between(0, 2) == 0;

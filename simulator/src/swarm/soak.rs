@@ -1,5 +1,6 @@
-//! Replicas for long, or on many nodes: one execution after the other, each without any fault but that the leader is killed or told
-//! to end in the middle of some. Every invariant is checked after every event, and each execution must run every node once.
+//! Replicas for long, or on many nodes: one execution after the other, each without any fault but that the leader is
+//! killed or told to end in the middle of some. Every invariant is checked after every event, and each execution must
+//! run every node once.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

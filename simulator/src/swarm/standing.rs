@@ -1,5 +1,5 @@
-//! Pods that have not ended, as the cluster shows them, and when their slot may be used again all the same: never before the node
-//! has been away for `nodeLostTimeout`, or the pod was past a deadline and did not go in time.
+//! Pods that have not ended, as the cluster shows them, and when their slot may be used again all the same: never
+//! before the node has been away for `nodeLostTimeout`, or the pod was past a deadline and did not go in time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -173,8 +173,8 @@ impl Standing {
         self.running_since.is_some()
     }
 
-    /// Whether its slot may be free though it has not ended. With late events a replica may take a node for NotReady again that is
-    /// not any more.
+    /// Whether its slot may be free though it has not ended. With late events a replica may take a node for NotReady
+    /// again that is not any more.
     pub(super) fn is_given_up(&self, nodes: &Nodes, config: &Config, late_events: bool) -> bool {
         let now = Instant::now();
         let passed = |since: Option<Instant>, limit: Duration| {

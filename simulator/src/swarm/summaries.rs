@@ -1,5 +1,5 @@
-//! What the summary of an execution says, compared with what its pods did: no node is lost, none is said to have run that did not,
-//! and none that did well is said to have failed but for a reason that explains it.
+//! What the summary of an execution says, compared with what its pods did: no node is lost, none is said to have run
+//! that did not, and none that did well is said to have failed but for a reason that explains it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +21,8 @@ pub(super) struct Glance {
     pub(super) end_time: Option<Timestamp>,
 }
 
-/// Looks at a summary; none where it is none. Of the many of a running execution the nodes, which come last, are read only where
-/// debug assertions are on: that would take as long as writing them.
+/// Looks at a summary; none where it is none. Of the many of a running execution the nodes, which come last, are read
+/// only where debug assertions are on: that would take as long as writing them.
 pub(super) fn glance(bytes: &[u8]) -> Option<Glance> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, _) = text.split_once("\"nodes\":")?;
@@ -168,8 +168,8 @@ fn check_node(node: &NodeSummary, facts: &NodeFacts) -> Result<(), &'static str>
     }
 }
 
-/// Whether a node may have failed though a pod of it succeeded: it was deleted before anybody could know, or its result was not
-/// accepted, and another attempt failed, or it was to be stopped when it did.
+/// Whether a node may have failed though a pod of it succeeded: it was deleted before anybody could know, or its result
+/// was not accepted, and another attempt failed, or it was to be stopped when it did.
 fn is_explained(node: &NodeSummary, facts: &NodeFacts) -> bool {
     let is_cancelled = node.reason == Some(Reason::Cancelled);
     is_cancelled || facts.was_deleted || facts.was_overdue || !facts.result_acknowledged

@@ -1,5 +1,5 @@
-//! The record of a run: every change of a pod and every answer of the callback, told to the event log and to the checker
-//! before the run goes on.
+//! The record of a run: every change of a pod and every answer of the callback, told to the event log and to the
+//! checker before the run goes on.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -87,9 +87,9 @@ impl Scenario {
         read.expect("the standard configuration is valid").0
     }
 
-    /// The texts of a `config.yaml` and a `pod-template.yaml`, the standard ones where none is given. Executions are due
-    /// when `cronExpression` says; `runOnStartup` is left out, it would come in between. With the scenario comes what its user
-    /// should know about the configuration.
+    /// The texts of a `config.yaml` and a `pod-template.yaml`, the standard ones where none is given. Executions are
+    /// due when `cronExpression` says; `runOnStartup` is left out, it would come in between. With the scenario comes
+    /// what its user should know about the configuration.
     ///
     /// # Errors
     /// Everything that is wrong with them, a line each.
@@ -152,7 +152,8 @@ impl Scenario {
         self.config.schedule.fires_after(self.start)
     }
 
-    /// The shortest time between two of the first executions, one more than these: what each has before the next is due.
+    /// The shortest time between two of the first executions, one more than these: what each has before the next is
+    /// due.
     #[must_use]
     pub fn window(&self, executions: u32) -> Duration {
         let ticks: Vec<Timestamp> = self.ticks().take(executions as usize + 1).collect();

@@ -1,4 +1,5 @@
-//! Two clients behind the fault layer that do what is right: one follows pods and config maps with the real `watcher`, one writes.
+//! Two clients behind the fault layer that do what is right: one follows pods and config maps with the real `watcher`,
+//! one writes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

@@ -1,7 +1,7 @@
 //! What the simulated API server gives: writes, lists and watches a second, how small it is and how soon it is there.
 //!
-//! Beside each figure stands that of a real one, measured on a machine of the same kind: kube-apiserver with etcd that does
-//! not sync, 16 connections.
+//! Beside each figure stands that of a real one, measured on a machine of the same kind: kube-apiserver with etcd that
+//! does not sync, 16 connections.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

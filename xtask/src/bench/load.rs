@@ -1,5 +1,5 @@
-//! Posts over connections that stay open, each its own thread that waits for its answer: as cheap as a client can be, since it
-//! shares the machine with what it measures.
+//! Posts over connections that stay open, each its own thread that waits for its answer: as cheap as a client can be,
+//! since it shares the machine with what it measures.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! How fast the simulator runs the controller's own code under virtual time, that it does so twice alike, and what a large
-//! cluster takes.
+//! How fast the simulator runs the controller's own code under virtual time, that it does so twice alike, and what a
+//! large cluster takes.
 
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;

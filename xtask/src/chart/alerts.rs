@@ -1,5 +1,5 @@
-//! Alerts and dashboard: they ask for metrics that the controller exports, each alert says what to do, and does what its
-//! unit test in `xtask/chart/alerts_test.yaml` says.
+//! Alerts and dashboard: they ask for metrics that the controller exports, each alert says what to do, and does what
+//! its unit test in `xtask/chart/alerts_test.yaml` says.
 
 use std::collections::BTreeSet;
 use std::fs;

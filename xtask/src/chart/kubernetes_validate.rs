@@ -15,7 +15,8 @@ use crate::tool::{self, Tool};
 /// Which one: its version is that of the newest Kubernetes it knows.
 const PACKAGE: &str = "kubernetes-validate==1.37.0";
 
-/// The Kubernetes versions to hold documents against: the oldest that the chart wants of those it knows, and the newest.
+/// The Kubernetes versions to hold documents against: the oldest that the chart wants of those it knows, and the
+/// newest.
 const VERSIONS: [&str; 2] = ["1.27", "1.37"];
 
 /// The API group of the kinds that it does not know; `objects` looks at those.

@@ -1,5 +1,5 @@
-//! The chart's own objects on the simulated cluster, and the controller on them: it runs an execution, its requests need
-//! just what the chart grants, and it exports what alerts and dashboard ask for.
+//! The chart's own objects on the simulated cluster, and the controller on them: it runs an execution, its requests
+//! need just what the chart grants, and it exports what alerts and dashboard ask for.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! A round of one controller: killed at any moment of an execution, and started again, sometimes killed while it takes up again.
+//! A round of one controller: killed at any moment of an execution, and started again, sometimes killed while it takes
+//! up again.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use super::{Draw, Round, finish};
 /// From the start of the process to its first pods, about.
 const START: Duration = Duration::from_millis(300);
 
-/// Of what an execution takes, in percent, the part in which it is killed: one that is over would be followed by another.
+/// Of what an execution takes, in percent, the part in which it is killed: one that is over would be followed by
+/// another.
 const STRIKE_PERCENT: u32 = 85;
 
 /// Runs it; returns how often it was killed, at most `strikes_max` times, and what there is to say.

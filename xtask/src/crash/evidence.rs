@@ -1,5 +1,5 @@
-//! What must hold when an execution has ended, each from where it can be seen from outside: the watch of the API server, the report
-//! directory, the metrics, and the posts that job pods were told are accepted.
+//! What must hold when an execution has ended, each from where it can be seen from outside: the watch of the API
+//! server, the report directory, the metrics, and the posts that job pods were told are accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

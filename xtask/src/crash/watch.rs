@@ -21,7 +21,8 @@ pub(super) struct Shown<T> {
 pub(super) struct Watch<T>(Arc<Mutex<Vec<Shown<T>>>>);
 
 impl<T: Clone + Send + 'static> Watch<T> {
-    /// Watches from what there is now. `note` takes an event's type and object, and returns what is to be remembered of it.
+    /// Watches from what there is now. `note` takes an event's type and object, and returns what is to be remembered of
+    /// it.
     pub(super) fn begin(
         api: SocketAddr,
         path: &'static str,

@@ -1,7 +1,8 @@
 //! The arrows that must never exist, as data. To forbid something new, add a row; the tests take it from there.
 //!
 //! Three tables, from cheap to dear: what source code may name, what manifests may declare, what may arrive through
-//! other packages. A rule that a lint can say better is in the package's `clippy.toml` (clocks, environment, hash maps).
+//! other packages. A rule that a lint can say better is in the package's `clippy.toml` (clocks, environment, hash
+//! maps).
 
 /// What source files may not name.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! What has arrived of an upload and is written next, in the pieces in which it came: small ones are copied together, so that none
-//! keeps a buffer that it hardly uses.
+//! What has arrived of an upload and is written next, in the pieces in which it came: small ones are copied together,
+//! so that none keeps a buffer that it hardly uses.
 
 use bytes::{Bytes, BytesMut};
 

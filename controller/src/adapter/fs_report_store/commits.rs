@@ -1,9 +1,10 @@
-//! Reports get their names on a few threads for files, lanes, which last as long as something waits: most reports cost no turn
-//! of a thread of their own.
+//! Reports get their names on a few threads for files, lanes, which last as long as something waits: most reports cost
+//! no turn of a thread of their own.
 //!
-//! Where they need not survive a loss of power there is one lane, and each is answered as soon as it has its name. Otherwise the
-//! file system can join the syncs of several lanes, and the syncs of a directory are shared: whatever got its name there while
-//! one is under way waits for the next. What is done to one file is done in the order of the calls.
+//! Where they need not survive a loss of power there is one lane, and each is answered as soon as it has its name.
+//! Otherwise the file system can join the syncs of several lanes, and the syncs of a directory are shared: whatever got
+//! its name there while one is under way waits for the next. What is done to one file is done in the order of the
+//! calls.
 //!
 //! Nothing waits for others to come: a wait of a millisecond was tried, and gathered next to nothing.
 
@@ -191,7 +192,8 @@ impl Commits {
         self.commit(target, Work::Replace(Box::new(write))).await
     }
 
-    /// Writes on at the end of a file, which is made where there is none. Those to one file are in the order of the calls.
+    /// Writes on at the end of a file, which is made where there is none. Those to one file are in the order of the
+    /// calls.
     ///
     /// # Errors
     /// Of the file system; a part may have been written.

@@ -1,8 +1,8 @@
-//! An open directory of the report volume: what is in it is reached beneath it, by names of one component, and no link is
-//! followed.
+//! An open directory of the report volume: what is in it is reached beneath it, by names of one component, and no link
+//! is followed.
 //!
-//! Whoever else may write to the volume can put a link in a report's place or in the directory's own at any moment: nothing here
-//! is led away by it, because nothing is looked up by a path again.
+//! Whoever else may write to the volume can put a link in a report's place or in the directory's own at any moment:
+//! nothing here is led away by it, because nothing is looked up by a path again.
 
 use std::fs::File;
 use std::io;
@@ -26,7 +26,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens what is at `path`; none where that is nothing, a link, or no directory. All but its last component is trusted.
+    /// Opens what is at `path`; none where that is nothing, a link, or no directory. All but its last component is
+    /// trusted.
     pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | BENEATH;
         match rustix::fs::open(path, flags, Mode::empty()) {

@@ -1,6 +1,8 @@
-//! What reports were written last, as numbers: one that differs from its predecessor need not be compared with it on the disk.
+//! What reports were written last, as numbers: one that differs from its predecessor need not be compared with it on
+//! the disk.
 //!
-//! Nothing is decided by them but that. A report that is known to differ is written, which is never wrong; any other is compared.
+//! Nothing is decided by them but that. A report that is known to differ is written, which is never wrong; any other is
+//! compared.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};

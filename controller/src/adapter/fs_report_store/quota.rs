@@ -1,9 +1,11 @@
-//! What the reports of an execution may take on disk, all nodes together (`reportQuota`): what is stored, and what is on its way.
+//! What the reports of an execution may take on disk, all nodes together (`reportQuota`): what is stored, and what is
+//! on its way.
 //!
-//! What is stored is counted once, by listing the directory when the first report is charged, and followed from then on; others
-//! that lead in between may have stored more, so a new leader counts again. A report that replaces another is charged with
-//! what it is longer by. At every moment the two together are within the quota, whatever order reports end in. Files of our own,
-//! whose names begin with an underscore, are neither counted nor refused: without a journal no execution goes on.
+//! What is stored is counted once, by listing the directory when the first report is charged, and followed from then
+//! on; others that lead in between may have stored more, so a new leader counts again. A report that replaces another
+//! is charged with what it is longer by. At every moment the two together are within the quota, whatever order reports
+//! end in. Files of our own, whose names begin with an underscore, are neither counted nor refused: without a journal
+//! no execution goes on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -73,8 +75,8 @@ impl Quota {
         })))
     }
 
-    /// What the execution stores, where that is not known. Not locked while it is listed: of two counts the first one holds, which
-    /// has followed since.
+    /// What the execution stores, where that is not known. Not locked while it is listed: of two counts the first one
+    /// holds, which has followed since.
     fn count(&self, execution: &ExecutionId, directory: &Directory) -> io::Result<()> {
         let is_known = |usage: &Usage| usage.stored.is_some();
         if self.usages().get(execution).is_some_and(is_known) {

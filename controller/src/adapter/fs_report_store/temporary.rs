@@ -1,7 +1,7 @@
 //! A file under a temporary name, which gets its place or is removed.
 //!
-//! Its name tells whose it is: a process removes at its start what an earlier one of its holder left, a leader what others left
-//! long ago. Nothing else is ever taken for a leftover.
+//! Its name tells whose it is: a process removes at its start what an earlier one of its holder left, a leader what
+//! others left long ago. Nothing else is ever taken for a leftover.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,7 @@
 //! What a result becomes: the series that would be exported, and what of it would not be.
 //!
-//! The series are written by the controller's own metrics. Without a configuration the gauges are inferred from the result,
-//! and said as what the configuration would need.
+//! The series are written by the controller's own metrics. Without a configuration the gauges are inferred from the
+//! result, and said as what the configuration would need.
 
 use std::collections::{BTreeMap, BTreeSet};
 

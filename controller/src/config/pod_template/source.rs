@@ -1,8 +1,9 @@
 //! Go template syntax that the engine does not take, rewritten to what it does take, or refused as Go refuses it.
 //!
-//! Rewritten: `{{else with x}}`, which becomes a nested `with`; string and character literals with a backslash, of which
-//! the engine knows only some escapes. Refused: a pipeline stage without a command, and `else with` or `else if` of the
-//! other kind of block. Text, comments and everything else pass through unchanged, so that lines stay where they are.
+//! Rewritten: `{{else with x}}`, which becomes a nested `with`; string and character literals with a backslash, of
+//! which the engine knows only some escapes. Refused: a pipeline stage without a command, and `else with` or `else if`
+//! of the other kind of block. Text, comments and everything else pass through unchanged, so that lines stay where they
+//! are.
 
 /// A template that Go would refuse: its line, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,5 @@
-//! What people are told with Kubernetes events: the first failure of a kind at once, the others of its kind as a count at the end.
-//! A cluster of thousands that fails in one way would otherwise write thousands of events.
+//! What people are told with Kubernetes events: the first failure of a kind at once, the others of its kind as a count
+//! at the end. A cluster of thousands that fails in one way would otherwise write thousands of events.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! The pods of other executions go before the first pod of this one is created; those that do not go in time keep their slots,
-//! and only their nodes fail.
+//! The pods of other executions go before the first pod of this one is created; those that do not go in time keep their
+//! slots, and only their nodes fail.
 
 use std::collections::BTreeMap;
 

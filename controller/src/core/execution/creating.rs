@@ -1,5 +1,5 @@
-//! Creating pods: a create is repeated while its failure is transient, and one without an answer is in doubt until the API server
-//! says what exists.
+//! Creating pods: a create is repeated while its failure is transient, and one without an answer is in doubt until the
+//! API server says what exists.
 
 use super::{CreateError, Effect, Execution};
 use crate::core::backoff::backoff;
@@ -96,7 +96,8 @@ impl Execution {
         self.nodes.get(index).is_some_and(busy)
     }
 
-    /// The answer names the pod. While the create was in doubt the watch was not believed: what it showed is read instead.
+    /// The answer names the pod. While the create was in doubt the watch was not believed: what it showed is read
+    /// instead.
     fn decided(&mut self, now: Now, index: usize, pod: &PodView, effects: &mut Vec<Effect>) {
         self.pod_exists(now, index, pod, effects);
         let node = self.nodes.get(index);

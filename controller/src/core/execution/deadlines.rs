@@ -1,6 +1,6 @@
-//! Pods that pass a deadline: they are deleted, and their slot is free when they have gone; one that does not go in time is given
-//! up with its node. Every duration counts on our monotonic clock, from what we observed; that a pod has passed one is decided from
-//! a read of it.
+//! Pods that pass a deadline: they are deleted, and their slot is free when they have gone; one that does not go in
+//! time is given up with its node. Every duration counts on our monotonic clock, from what we observed; that a pod has
+//! passed one is decided from a read of it.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Deleting single pods, by name and uid, so that a successor under the name is safe: those past a deadline, those that nobody waits
-//! for, and ended ones beyond `endedPods`. A deletion is repeated until the API server has taken it.
+//! Deleting single pods, by name and uid, so that a successor under the name is safe: those past a deadline, those that
+//! nobody waits for, and ended ones beyond `endedPods`. A deletion is repeated until the API server has taken it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -62,7 +62,8 @@ impl EndedPods {
         }
     }
 
-    /// Takes the next one that goes, where there are more than `limit`: its name and uid. One whose node `is_open` stays.
+    /// Takes the next one that goes, where there are more than `limit`: its name and uid. One whose node `is_open`
+    /// stays.
     fn take_beyond(
         &mut self,
         limit: usize,
@@ -145,8 +146,8 @@ impl Execution {
         }
     }
 
-    /// A pod of this execution that no node waits for: a create that nobody saw answered came through after all, or its node
-    /// came back. It holds no slot and must not run beside those that do.
+    /// A pod of this execution that no node waits for: a create that nobody saw answered came through after all, or its
+    /// node came back. It holds no slot and must not run beside those that do.
     pub(super) fn unexpected(&mut self, index: usize, pod: &PodView, effects: &mut Vec<Effect>) {
         let node = &self.nodes[index];
         // Before its first turn it may be the pod of a leader before us, which the create will find.

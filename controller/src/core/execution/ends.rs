@@ -1,5 +1,5 @@
-//! How an attempt and a node end: the slot is released, once; then another attempt follows, or the node's state is final. Nodes
-//! whose turn never comes end here too. Why a pod ended is decided by those who call.
+//! How an attempt and a node end: the slot is released, once; then another attempt follows, or the node's state is
+//! final. Nodes whose turn never comes end here too. Why a pod ended is decided by those who call.
 
 use super::timers::Alarm;
 use super::{Effect, Execution};
@@ -28,8 +28,8 @@ impl Execution {
         }
     }
 
-    /// What a pod's end means for its node: one that fails, or goes, while the node is away is lost with it; one that we
-    /// deleted is called what we deleted it for.
+    /// What a pod's end means for its node: one that fails, or goes, while the node is away is lost with it; one that
+    /// we deleted is called what we deleted it for.
     pub(super) fn end_with_pod(
         &mut self,
         now: Now,

@@ -204,8 +204,8 @@ pub enum Effect {
         /// Its uid.
         uid: String,
     },
-    /// Delete this ended pod, as [`Effect::DeletePod`], once everything that was answered before this is durable: it is all that
-    /// tells of its end otherwise.
+    /// Delete this ended pod, as [`Effect::DeletePod`], once everything that was answered before this is durable: it is
+    /// all that tells of its end otherwise.
     DeleteEndedPod {
         /// The pod's name.
         pod_name: String,

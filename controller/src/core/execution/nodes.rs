@@ -1,5 +1,5 @@
-//! Nodes during the execution: NotReady for too long, gone, or another one under the name. The list is frozen: nodes that come are not
-//! added, and those that are cordoned or relabelled keep their turn.
+//! Nodes during the execution: NotReady for too long, gone, or another one under the name. The list is frozen: nodes
+//! that come are not added, and those that are cordoned or relabelled keep their turn.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -121,8 +121,8 @@ impl Execution {
         }
     }
 
-    /// The node of a pod is away: its slot is free at once. The pod is deleted as well as that can be, so that it does not run
-    /// beside the others should the node come back.
+    /// The node of a pod is away: its slot is free at once. The pod is deleted as well as that can be, so that it does
+    /// not run beside the others should the node come back.
     pub(super) fn lose(
         &mut self,
         now: Now,

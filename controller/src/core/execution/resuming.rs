@@ -1,9 +1,9 @@
 //! Going on with an execution that another process, or this one before it was restarted, began.
 //!
-//! The journal says what was intended and how nodes ended, a list of the pods what exists. A node whose pod is known to have
-//! existed and is gone has ended as deleted; only a create that nobody saw answered, with no pod and no report there, is
-//! repeated, under the same name. Pods in the list that no journal tells of are taken up all the same: it may have been lost
-//! with its volume.
+//! The journal says what was intended and how nodes ended, a list of the pods what exists. A node whose pod is known to
+//! have existed and is gone has ended as deleted; only a create that nobody saw answered, with no pod and no report
+//! there, is repeated, under the same name. Pods in the list that no journal tells of are taken up all the same: it may
+//! have been lost with its volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -190,8 +190,8 @@ impl Execution {
         }
     }
 
-    /// What the list shows of the pods of this execution: of several pods of a node the last attempt's counts. Returns the
-    /// nodes that have one.
+    /// What the list shows of the pods of this execution: of several pods of a node the last attempt's counts. Returns
+    /// the nodes that have one.
     fn take_up_pods(
         &mut self,
         now: Now,
@@ -273,7 +273,8 @@ impl Execution {
             }
             let is_gone = match &node.progress {
                 Progress::Exists { .. } => true,
-                // Nobody saw the create answered. A pod that has posted existed; the reports of an earlier attempt say nothing.
+                // Nobody saw the create answered. A pod that has posted existed; the reports of an earlier attempt say
+                // nothing.
                 Progress::Retrying { .. } => node.attempts == 1 && !node.reports.is_empty(),
                 _ => continue,
             };
@@ -287,8 +288,8 @@ impl Execution {
         }
     }
 
-    /// The journal may tell of more creates than there are slots: that one of them was refused, and its slot given to another,
-    /// was not written any more.
+    /// The journal may tell of more creates than there are slots: that one of them was refused, and its slot given to
+    /// another, was not written any more.
     fn wait_again(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
         self.nodes[index].take_attempt_back();
         self.pool.release(&SlotHolder::Node(index));

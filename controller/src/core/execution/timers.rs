@@ -1,5 +1,5 @@
-//! What waits for time to pass: calls that are repeated, attempts that follow, deadlines. An alarm is only a reminder: what is due
-//! is read from the node's state when it rings, so that one that nobody needs any more does no harm.
+//! What waits for time to pass: calls that are repeated, attempts that follow, deadlines. An alarm is only a reminder:
+//! what is due is read from the node's state when it rings, so that one that nobody needs any more does no harm.
 
 use super::{Effect, Execution};
 use crate::core::node_run::{NodeCondition, Progress};

@@ -1,5 +1,5 @@
-//! Watching pods: an end is derived from a pod's state or its confirmed absence, never from having seen a step; where the watch
-//! gives an unclear picture, a read decides.
+//! Watching pods: an end is derived from a pod's state or its confirmed absence, never from having seen a step; where
+//! the watch gives an unclear picture, a read decides.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +30,8 @@ impl Execution {
         node.pod_name == pod.name && node.progress != Progress::Idle
     }
 
-    /// With a create under way and an earlier one unanswered, the watch may be showing either's pod, one of them from the past.
-    /// The answer, a few seconds away at most, says which exists.
+    /// With a create under way and an earlier one unanswered, the watch may be showing either's pod, one of them from
+    /// the past. The answer, a few seconds away at most, says which exists.
     fn is_undecided(&self, index: usize) -> bool {
         let node = &self.nodes[index];
         node.is_doubtful && matches!(node.progress, Progress::Creating { .. })
@@ -172,7 +172,8 @@ impl Execution {
                 Some(end) => self.end_pod(now, index, pod, end, effects),
                 None => self.pod_stands(now, index, pod, effects),
             },
-            // Same name, another uid: a pod from the past, or ours was deleted and somebody made this one. A read tells.
+            // Same name, another uid: a pod from the past, or ours was deleted and somebody made this one. A read
+            // tells.
             Some(_) => self.read(index, effects),
         }
     }
@@ -223,8 +224,8 @@ impl Execution {
     }
 }
 
-/// Whether it is the job pod of that node in that execution, whoever created it: by labels and node, never by the uid of
-/// its owner, which a re-installed controller does not share.
+/// Whether it is the job pod of that node in that execution, whoever created it: by labels and node, never by the uid
+/// of its owner, which a re-installed controller does not share.
 pub(super) fn is_ours(owner: &str, id: &ExecutionId, node: &str, pod: &PodView) -> bool {
     pod.owner == owner && pod.execution.as_ref() == Some(id) && pod.node == node
 }

@@ -1,7 +1,8 @@
 //! Whether a request shows the token of a job pod, and of which attempt.
 //!
-//! A token stands in the path, or in the header `Authorization: Bearer`. It says nothing of whether its pod still may call back: that is
-//! the leader's to know, while every replica can tell a right token from a wrong one before it keeps anything of a request.
+//! A token stands in the path, or in the header `Authorization: Bearer`. It says nothing of whether its pod still may
+//! call back: that is the leader's to know, while every replica can tell a right token from a wrong one before it keeps
+//! anything of a request.
 
 use http::{HeaderMap, StatusCode, header};
 

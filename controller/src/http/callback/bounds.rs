@@ -1,7 +1,8 @@
-//! How many posts are under way: of one job pod, and uploads in all. It stands before whatever reads a body, on every replica.
+//! How many posts are under way: of one job pod, and uploads in all. It stands before whatever reads a body, on every
+//! replica.
 //!
-//! A pod that has too many is refused at once: it is one script's doing. Uploads that find no place wait for one, since many pods
-//! that each have one are no fault of theirs.
+//! A pod that has too many is refused at once: it is one script's doing. Uploads that find no place wait for one, since
+//! many pods that each have one are no fault of theirs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,8 @@
 //! `POST …/file`: a raw body is one file, a multipart form any number up to a limit; both are streamed to the store.
 //!
-//! A fault does not end the reading where one that is answered before it may still come: the size shows only at the end of a
-//! body whose length was not announced, a part of a form with a wrong name may be the last. Nothing is kept meanwhile.
+//! A fault does not end the reading where one that is answered before it may still come: the size shows only at the end
+//! of a body whose length was not announced, a part of a form with a wrong name may be the last. Nothing is kept
+//! meanwhile.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +57,8 @@ impl<U: Upload> ReceivedFiles<U> {
         self.faults.note(fault);
     }
 
-    /// The files, or the fault to be answered: where no length was announced, after the rest of the body has shown its size.
+    /// The files, or the fault to be answered: where no length was announced, after the rest of the body has shown its
+    /// size.
     async fn settle(
         mut self,
         incoming: &Incoming,
@@ -75,8 +77,8 @@ impl<U: Upload> ReceivedFiles<U> {
     }
 }
 
-/// The boundary of a form. Only `multipart/form-data` with a boundary is one, read as the original reads it; any other body
-/// is stored as it is, whatever its type says.
+/// The boundary of a form. Only `multipart/form-data` with a boundary is one, read as the original reads it; any other
+/// body is stored as it is, whatever its type says.
 fn form_boundary(headers: &HeaderMap) -> Option<String> {
     let content_type = text(headers.get(header::CONTENT_TYPE))?;
     let mut media_type = parse_media_type(content_type).ok()?;
@@ -177,7 +179,8 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         Ok(())
     }
 
-    /// Receives the files of a form. An error is one after which no further part can be read; other faults are in `files`.
+    /// Receives the files of a form. An error is one after which no further part can be read; other faults are in
+    /// `files`.
     async fn receive_form(
         &self,
         caller: &Caller,
@@ -298,7 +301,8 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         let finished = file.upload.finish().await;
         self.note_stored(caller, finished, file.bytes)?;
         debug!(execution_id = %caller.execution, node = caller.node, name, bytes = file.bytes, "file received");
-        // Where this replica stopped leading meanwhile, the file is on the volume all the same: whoever goes on finds it there.
+        // Where this replica stopped leading meanwhile, the file is on the volume all the same: whoever goes on finds
+        // it there.
         let _ = self
             .handle
             .file_stored(caller.execution.clone(), caller.node.clone(), name)

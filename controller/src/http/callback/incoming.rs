@@ -1,7 +1,7 @@
 //! A request's body as it arrives, counted against the limit of its endpoint.
 //!
-//! Its reader may give up half-way (a form that is none): the rest can still be read for what it shows of the size, which is
-//! answered before anything that the content has wrong.
+//! Its reader may give up half-way (a form that is none): the rest can still be read for what it shows of the size,
+//! which is answered before anything that the content has wrong.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};

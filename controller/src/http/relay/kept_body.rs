@@ -1,7 +1,8 @@
 //! A request's body that can be sent again, as long as all that has arrived of it is kept.
 //!
-//! It is read as it arrives, by one reader after the other; what was read is kept up to a limit, and read again by the next one.
-//! Beyond the limit, or where the memory for bodies is used up, nothing is kept, and the reader that is at it is the last.
+//! It is read as it arrives, by one reader after the other; what was read is kept up to a limit, and read again by the
+//! next one. Beyond the limit, or where the memory for bodies is used up, nothing is kept, and the reader that is at it
+//! is the last.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,8 +72,8 @@ impl KeptBody {
         self.lock().end.and_then(Result::err)
     }
 
-    /// Reads it from the beginning, and keeps at most `keep_max` bytes of it; earlier readers get no more. None where it cannot be
-    /// read again.
+    /// Reads it from the beginning, and keeps at most `keep_max` bytes of it; earlier readers get no more. None where
+    /// it cannot be read again.
     pub(super) fn read(
         &self,
         keep_max: usize,

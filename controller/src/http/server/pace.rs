@@ -1,7 +1,7 @@
 //! How fast the body of a request must come: a long one may take long, as long as it comes.
 //!
-//! Only the time counts in which the client is waited for. What the reader takes for itself, the disk's or a leader's time, is no
-//! fault of the client.
+//! Only the time counts in which the client is waited for. What the reader takes for itself, the disk's or a leader's
+//! time, is no fault of the client.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -22,7 +22,8 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// About 2 KiB/s: a hundredth of what the slowest network of a node brings, and the block that an upload is written in.
+    /// About 2 KiB/s: a hundredth of what the slowest network of a node brings, and the block that an upload is written
+    /// in.
     fn default() -> Self {
         Self {
             bytes: 64 << 10,

@@ -1,5 +1,5 @@
-//! What people ask for with annotations of the ConfigMap, and how an execution in progress is cancelled: recorded first, then
-//! carried out, then confirmed by the record's being closed. A successor goes on after each step.
+//! What people ask for with annotations of the ConfigMap, and how an execution in progress is cancelled: recorded
+//! first, then carried out, then confirmed by the record's being closed. A successor goes on after each step.
 
 use tracing::{info, warn};
 
@@ -142,8 +142,8 @@ impl<P: Ports> Controller<P> {
         });
     }
 
-    /// Lets this one begin once the summary of the one that has ended is on the volume: who took over before that would not
-    /// write it any more.
+    /// Lets this one begin once the summary of the one that has ended is on the volume: who took over before that would
+    /// not write it any more.
     pub(super) fn follow(&mut self, request: Request) {
         let state = self.state.clone();
         self.spawn(async move {

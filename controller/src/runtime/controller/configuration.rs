@@ -1,5 +1,5 @@
-//! What becomes of a changed ConfigMap: a good one holds from the next execution on, a bad one is refused and the last good one
-//! goes on. The execution in progress ends with what it began with.
+//! What becomes of a changed ConfigMap: a good one holds from the next execution on, a bad one is refused and the last
+//! good one goes on. The execution in progress ends with what it began with.
 
 use std::sync::Arc;
 

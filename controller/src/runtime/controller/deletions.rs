@@ -1,5 +1,5 @@
-//! Deleting single pods. An ended pod goes only when its end is told elsewhere: in the journal while its execution runs, in the
-//! summary afterwards.
+//! Deleting single pods. An ended pod goes only when its end is told elsewhere: in the journal while its execution
+//! runs, in the summary afterwards.
 
 use tracing::warn;
 

@@ -1,4 +1,5 @@
-//! What an execution asks for, carried out: calls as tasks whose answers come back as events, and what people see of it.
+//! What an execution asks for, carried out: calls as tasks whose answers come back as events, and what people see of
+//! it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! How the loop begins as leader: with what the state record, the journal and the volume tell, and how it closes an execution.
+//! How the loop begins as leader: with what the state record, the journal and the volume tell, and how it closes an
+//! execution.
 
 use std::time::Duration;
 
