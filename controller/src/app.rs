@@ -44,13 +44,18 @@ pub fn main<E: Display>(
     }
 }
 
+/// As many as syncs are worth having at a time, and some that read and list meanwhile. Few are ever there where nothing
+/// is synced.
+const FILE_THREADS_MAX: usize = 20;
+
 fn run_command(arguments: Arguments, environment: &Environment, extend: &Arc<Extend>) -> ExitCode {
     // One worker thread: the loop, its tasks and the requests hand each other small messages, and a second one spends a
-    // fifth of the process's CPU time on waking the first. Files have one thread of their own: on one volume, further
-    // ones mostly spin on the lock of the directory.
+    // fifth of the process's CPU time on waking the first. Files are named on one thread
+    // (`fs_report_store/commits.rs`): on one volume, further ones mostly spin on the lock of the directory. Where they
+    // are synced, they wait on more for the disk.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(1)
+        .max_blocking_threads(FILE_THREADS_MAX)
         .enable_all()
         .build();
     let runtime = match runtime {
