@@ -541,3 +541,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_has_given_the_lease_up_for_good_need_not_be_woken_even_where_it_is_deleted_then() {
+    let identity = Identity {
+        name: "audit-0".to_owned(),
+        address: None,
+    };
+    let timing = Timing {
+        lease_duration: Duration::from_secs(15),
+        renew_deadline: Duration::from_secs(10),
+        retry_period: Duration::from_secs(2),
+    };
+    let now = Now {
+        monotonic: Monotonic::default(),
+        wall: Timestamp::UNIX_EPOCH,
+    };
+    let mut machine = Leadership::new(identity, timing);
+    machine.handle(now, Event::Woken);
+    machine.handle(now, Event::Stop);
+    let nothing = Found::Nothing {
+        has_been_led: false,
+    };
+    let actions = machine.handle(now, Event::Answered(Ok(nothing)));
+    assert_eq!(actions, [Action::Stopped]);
+    machine.handle(now, Event::Seen(None));
+    assert_eq!(machine.next_wakeup(), None);
+}

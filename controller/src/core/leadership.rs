@@ -254,9 +254,9 @@ impl Leadership {
     pub fn next_wakeup(&self) -> Option<Monotonic> {
         let next = match &self.in_flight {
             Some(_) => None,
+            None if self.end == End::Reached => None,
             None if self.must_read => Some(self.next_read),
             None if self.end == End::Asked => Some(self.next_release),
-            None if self.end == End::Reached => None,
             None => Some(self.next_write.max(self.free_at())),
         };
         [next, self.acts_until()].into_iter().flatten().min()
