@@ -83,6 +83,32 @@ async fn a_trigger_during_an_execution_is_refused_with_an_event() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_listed_for_a_while_does_not_lend_an_id_twice() {
+    let world = started(setup().set("suspend", json!(true))).await;
+    world.cluster.annotate(ANNOTATION_TRIGGER, "first");
+    finish(&world, BY_HAND, &["node-a", "node-b", "node-c"]).await;
+    for node in ["node-a", "node-b", "node-c"] {
+        (world.cluster).remove(&support::world::pod_name(node, BY_HAND));
+    }
+    let summary = world.directory().join(BY_HAND).join("_execution.json");
+    let before = std::fs::read(&summary).unwrap();
+    let away = world.directory().with_extension("away");
+    std::fs::rename(world.directory(), &away).unwrap();
+    std::fs::write(world.directory(), "no directory").unwrap();
+    world.cluster.annotate(ANNOTATION_TRIGGER, "second");
+    let unusable = "batch_job_controller_report_store_usable 0";
+    world.until_metric(unusable).await;
+    std::fs::remove_file(world.directory()).unwrap();
+    std::fs::rename(&away, world.directory()).unwrap();
+    until_there(&world, 5).await;
+    let again = support::world::pod_name("node-a", BY_HAND);
+    let created = world.cluster.look(|state| state.created.clone());
+    let times = created.iter().filter(|name| **name == again).count();
+    assert_eq!(times, 1, "{created:?}");
+    assert_eq!(std::fs::read(&summary).unwrap(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn values_that_are_there_before_the_first_record_count_as_handled() {
     let world =
         setup()

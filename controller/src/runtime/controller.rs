@@ -580,8 +580,11 @@ impl<P: Ports> Controller<P> {
         let Some((id, document)) = self.summaries.start_write() else {
             return;
         };
-        let reports = self.api.ports.reports().clone();
+        let api = self.api.clone();
         self.spawn(async move {
+            // A process that stood still may have been followed by another, which closed the execution.
+            api.pass_fence().await;
+            let reports = api.ports.reports();
             let written = reports.put(&id, summary::FILE_NAME, document).await;
             if let Err(error) = &written {
                 warn!(execution_id = %id, error = %error, "execution summary not written");

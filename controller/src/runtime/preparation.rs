@@ -118,7 +118,7 @@ impl<P: Ports> Preparation<P> {
         .await?;
         let listed = persist(api, "list_nodes", || cluster.list_nodes()).await?;
         let pods = persist(api, "list_pods", || cluster.list_pods()).await?;
-        let present = list_executions(api, &self.metrics).await;
+        let present = self.list_executions().await;
         let id = match &claim.id {
             Some(id) => id.clone(),
             None => self.choose_id(&ask, present.clone(), &pods).await,
@@ -248,15 +248,18 @@ impl<P: Ports> Preparation<P> {
     }
 
     async fn stored_reports(&self, plan: &Plan) -> BTreeMap<String, StoredReports> {
-        let files = match self.api.ports.reports().list(&plan.id).await {
-            Ok(files) => files,
-            Err(error) => {
-                warn!(execution_id = %plan.id, error = %error, "execution cannot be listed");
-                return BTreeMap::new();
-            }
-        };
+        let files = recovery::files(&self.api, &plan.id).await;
         let nodes = plan.nodes.iter().map(|node| node.node.as_str());
-        recovery::by_node(nodes, files.into_iter().map(|file| file.name).collect())
+        recovery::by_node(nodes, files.unwrap_or_default())
+    }
+
+    /// What has an id: it waits until that can be told, since another execution's must not be taken.
+    async fn list_executions(&self) -> Vec<ExecutionId> {
+        recovery::patiently(&self.api, "report directory", || async {
+            let listed = self.api.ports.reports().list_executions().await;
+            listed.inspect_err(|_| self.metrics.own().report_store_usable(false))
+        })
+        .await
     }
 
     /// Makes the directory and the link `latest`, and prunes the history. A store that cannot does not stop the
@@ -308,17 +311,6 @@ pub(super) async fn persist<P: Ports, T, F: Future<Output = Result<T, ClusterErr
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             result => return result,
-        }
-    }
-}
-
-async fn list_executions<P: Ports>(api: &ApiCalls<P>, metrics: &Metrics) -> Vec<ExecutionId> {
-    match api.ports.reports().list_executions().await {
-        Ok(present) => present,
-        Err(error) => {
-            metrics.own().report_store_usable(false);
-            warn!(error = %error, "report directory cannot be listed");
-            Vec::new()
         }
     }
 }

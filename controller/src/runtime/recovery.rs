@@ -205,7 +205,7 @@ pub(super) fn by_node<'a>(
 }
 
 /// The names of the files in an execution's directory; none where there is no directory.
-async fn files<P: Ports>(api: &ApiCalls<P>, id: &ExecutionId) -> Option<Vec<String>> {
+pub(super) async fn files<P: Ports>(api: &ApiCalls<P>, id: &ExecutionId) -> Option<Vec<String>> {
     let reports = api.ports.reports();
     let list = || async {
         match reports.list(id).await {
@@ -217,7 +217,8 @@ async fn files<P: Ports>(api: &ApiCalls<P>, id: &ExecutionId) -> Option<Vec<Stri
     Some(files.into_iter().map(|file| file.name).collect())
 }
 
-async fn patiently<P: Ports, T, F: Future<Output = Result<T, ReportStoreError>>>(
+/// Repeats a read of the volume until it is answered.
+pub(super) async fn patiently<P: Ports, T, F: Future<Output = Result<T, ReportStoreError>>>(
     api: &ApiCalls<P>,
     subject: &str,
     read: impl Fn() -> F,
