@@ -16,7 +16,7 @@ mod temporary;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,18 +62,18 @@ const ABANDONED_SECONDS: i64 = 600;
 #[derive(Debug, Clone)]
 pub struct FsReportStore(Arc<Store>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Store {
-    directory: Arc<Path>,
+    directory: PathBuf,
     durability: ReportDurability,
     commits: Commits,
     holder: Holder,
-    next_temporary: Arc<AtomicU64>,
+    next_temporary: AtomicU64,
     quota: Quota,
     fingerprints: Fingerprints,
     wide_uploads: Arc<Semaphore>,
     /// The newest executions that this process removed and did not make again.
-    removed: Arc<Mutex<BTreeSet<ExecutionId>>>,
+    removed: Mutex<BTreeSet<ExecutionId>>,
 }
 
 impl FsReportStore {
@@ -82,22 +82,26 @@ impl FsReportStore {
     #[must_use]
     pub fn new(directory: PathBuf, durability: ReportDurability, identity: &str) -> Self {
         Self(Arc::new(Store {
-            directory: directory.into(),
+            directory,
             durability,
             commits: Commits::new(durability),
             holder: Holder::new(identity),
-            next_temporary: Arc::default(),
+            next_temporary: AtomicU64::default(),
             quota: Quota::default(),
             fingerprints: Fingerprints::default(),
             wide_uploads: Arc::new(Semaphore::new(WIDE_UPLOADS_MAX)),
-            removed: Arc::default(),
+            removed: Mutex::default(),
         }))
     }
 
     /// The reports of an execution take at most so many bytes, those on their way included; none: as many as fit.
+    ///
+    /// # Panics
+    /// Where there is a clone already.
     #[must_use]
     pub fn with_quota(mut self, bytes_max: Option<u64>) -> Self {
-        Arc::make_mut(&mut self.0).quota = Quota::new(bytes_max);
+        let store = Arc::get_mut(&mut self.0).expect("nobody shares it yet");
+        store.quota = Quota::new(bytes_max);
         self
     }
 
@@ -156,7 +160,7 @@ impl FsReportStore {
             if removed.contains(execution) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            fs::create_dir_all(&*self.0.directory)?;
+            fs::create_dir_all(&self.0.directory)?;
             match fs::create_dir(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -177,7 +181,7 @@ impl FsReportStore {
 
     /// The report directory itself, which may be reached by a link.
     fn root(&self) -> io::Result<Directory> {
-        let directory = Directory::open(&fs::canonicalize(&*self.0.directory)?)?;
+        let directory = Directory::open(&fs::canonicalize(&self.0.directory)?)?;
         directory.ok_or_else(|| io::ErrorKind::NotADirectory.into())
     }
 
@@ -198,7 +202,7 @@ impl FsReportStore {
     }
 
     fn replace_latest(&self, execution: &ExecutionId) -> io::Result<()> {
-        fs::create_dir_all(&*self.0.directory)?;
+        fs::create_dir_all(&self.0.directory)?;
         let root = self.root()?;
         let temporary = loop {
             let name = self.next_temporary_name();
@@ -243,7 +247,7 @@ impl FsReportStore {
     }
 
     fn execution_directories(&self) -> io::Result<Vec<ExecutionId>> {
-        let entries = match fs::read_dir(&*self.0.directory) {
+        let entries = match fs::read_dir(&self.0.directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
@@ -742,7 +746,7 @@ impl ReportStore for FsReportStore {
         let name = name.to_owned();
         self.blocking(own_subject(&name), move |store| {
             check_name(&name)?;
-            fs::create_dir_all(&*store.0.directory)?;
+            fs::create_dir_all(&store.0.directory)?;
             let mut temporary = store.new_temporary(&store.root()?, Charge::free())?;
             temporary.file.write_all(&bytes)?;
             if store.0.durability == ReportDurability::Fsync {
@@ -771,7 +775,7 @@ impl ReportStore for FsReportStore {
 
     async fn probe(&self) -> Result<(), ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
-            fs::create_dir_all(&*store.0.directory)?;
+            fs::create_dir_all(&store.0.directory)?;
             let mut probe = store.new_temporary(&store.root()?, Charge::free())?;
             probe.file.write_all(b"probe")
         })
@@ -781,7 +785,7 @@ impl ReportStore for FsReportStore {
     async fn remove_abandoned(&self) -> Result<usize, ReportStoreError> {
         self.blocking("report directory".to_owned(), |store| {
             store.0.quota.recount();
-            fs::create_dir_all(&*store.0.directory)?;
+            fs::create_dir_all(&store.0.directory)?;
             // By the clock of whoever keeps the volume.
             let probe = store.new_temporary(&store.root()?, Charge::free())?;
             let now = rustix::fs::fstat(&probe.file)?.st_mtime;

@@ -5,7 +5,7 @@
 //! compared.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -14,9 +14,9 @@ use crate::core::ids::ExecutionId;
 /// As many as a large cluster has nodes; of two that share a place the later is remembered.
 const PLACES: usize = 8192;
 
-/// A fixed table; clones share it.
-#[derive(Debug, Clone)]
-pub(super) struct Fingerprints(Arc<Mutex<Box<[Fingerprint]>>>);
+/// A fixed table.
+#[derive(Debug)]
+pub(super) struct Fingerprints(Mutex<Box<[Fingerprint]>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Fingerprint {
@@ -27,7 +27,7 @@ struct Fingerprint {
 impl Default for Fingerprints {
     fn default() -> Self {
         let places = vec![Fingerprint::default(); PLACES];
-        Self(Arc::new(Mutex::new(places.into())))
+        Self(Mutex::new(places.into()))
     }
 }
 
