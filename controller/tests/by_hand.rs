@@ -9,8 +9,11 @@ use std::time::Duration;
 use controller::core::by_hand::{ANNOTATION_CANCEL, ANNOTATION_TRIGGER};
 use controller::core::state::{ExecutionState, NodeState, Reason, Trigger};
 use controller::core::summary::ExecutionSummary;
+use controller::ports::cluster::PodPhase;
+use controller::ports::report_store::ReportStoreErrorKind;
 use serde_json::json;
 
+use support::reports::StoreFault;
 use support::world::{Setup, World};
 
 /// The execution of the schedule, and one by hand before it.
@@ -106,6 +109,37 @@ async fn a_volume_that_cannot_be_listed_for_a_while_does_not_lend_an_id_twice() 
     let times = created.iter().filter(|name| **name == again).count();
     assert_eq!(times, 1, "{created:?}");
     assert_eq!(std::fs::read(&summary).unwrap(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_waits_for_the_disk_when_its_execution_is_cancelled_is_not_created() {
+    let world = started(setup()).await;
+    until_there(&world, 2).await;
+    let full = StoreFault::Writes(ReportStoreErrorKind::NoSpace);
+    world.reports.set_fault(Some(full));
+    (world.cluster).set_phase(
+        &support::world::pod_name("node-a", SCHEDULED),
+        PodPhase::Failed,
+    );
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world.cluster.annotate(ANNOTATION_CANCEL, "now");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world
+        .cluster
+        .remove(&support::world::pod_name("node-b", SCHEDULED));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world.reports.set_fault(None);
+    let summary = world.until_ended(SCHEDULED).await;
+    assert_eq!(
+        states(&summary),
+        [
+            (NodeState::Failed, Some(Reason::PodFailed)),
+            (NodeState::Failed, Some(Reason::Cancelled)),
+            (NodeState::NotStarted, Some(Reason::Cancelled)),
+        ]
+    );
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(world.cluster.look(|state| state.created.len()), 2);
 }
 
 #[tokio::test(start_paused = true)]

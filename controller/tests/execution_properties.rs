@@ -257,6 +257,22 @@ impl World {
         world
     }
 
+    /// A create that waits for its journal is not sent; one that is on its way is answered whatever we want.
+    fn withdraw(&mut self, index: usize) {
+        let is_it =
+            |effect: &Effect| matches!(effect, Effect::CreatePod { index: of, .. } if *of == index);
+        let waits = index.is_multiple_of(2);
+        if let Some(at) = self.pending.iter().position(is_it).filter(|_| waits)
+            && let Effect::CreatePod { index, attempt, .. } = self.pending.remove(at)
+        {
+            self.answers.push(Event::CreateFailed {
+                index,
+                attempt,
+                error: CreateError::NotSent,
+            });
+        }
+    }
+
     /// A person has had enough; what has ended stays what it is.
     fn cancel(&mut self) {
         let was_running = self.execution.state() == ExecutionState::Running;
@@ -267,10 +283,19 @@ impl World {
     }
 
     fn take(&mut self, effects: Vec<Effect>) {
+        let withdrawn: Vec<usize> = (effects.iter())
+            .filter_map(|effect| match effect {
+                Effect::WithdrawCreate { index } => Some(*index),
+                _ => None,
+            })
+            .collect();
         for effect in effects {
-            let creates = matches!(effect, Effect::CreatePod { .. });
-            assert!(!(creates && self.execution.is_cancelled()), "{effect:?}");
+            if let Effect::CreatePod { index, .. } = &effect {
+                let is_wanted = !self.execution.is_stopped() || withdrawn.contains(index);
+                assert!(is_wanted, "{effect:?}");
+            }
             match effect {
+                Effect::WithdrawCreate { index } => self.withdraw(index),
                 Effect::CreatePod { .. }
                 | Effect::ReadPod { .. }
                 | Effect::LookForResult { .. }
@@ -636,6 +661,12 @@ impl World {
         }
     }
 
+    fn answer_late(&mut self) {
+        for event in std::mem::take(&mut self.answers) {
+            self.tell(event);
+        }
+    }
+
     /// The faults are over: every call is answered well, every pod ends, and the watch shows each change once, without
     /// ever beginning again.
     fn heal(&mut self) {
@@ -643,9 +674,7 @@ impl World {
             if self.execution.state() != ExecutionState::Running {
                 return;
             }
-            for event in std::mem::take(&mut self.answers) {
-                self.tell(event);
-            }
+            self.answer_late();
             for effect in std::mem::take(&mut self.pending) {
                 let event = self.answer(effect, None);
                 self.tell(event);
@@ -720,6 +749,7 @@ proptest! {
             while !world.pending.is_empty() {
                 world.act(Action::AnswerWell(0));
             }
+            world.answer_late();
             for mut pod in world.pods.values().cloned().collect::<Vec<_>>() {
                 if pod.terminating && stops[index(&pod)] {
                     world.remove(&pod);
@@ -730,7 +760,8 @@ proptest! {
                 }
             }
             world.show_all();
-            if world.pending.is_empty() && world.execution.state() == ExecutionState::Running {
+            let is_settled = world.pending.is_empty() && world.answers.is_empty();
+            if is_settled && world.execution.state() == ExecutionState::Running {
                 let due = world.execution.next_wakeup();
                 prop_assert!(due.is_some(), "nothing would ever wake it");
                 let millis = u64::try_from(due.unwrap().0.as_millis()).unwrap();
@@ -889,4 +920,65 @@ fn a_pod_that_was_gone_before_its_deadline_was_deleted() {
     world.act(Action::PassTime(600_000));
     world.act(Action::AnswerWell(0));
     assert_eq!(world.execution.nodes()[0].reason(), Some(Reason::Deleted));
+}
+
+#[test]
+fn who_is_stopped_before_its_create_is_sent_has_not_started_and_what_exists_runs_to_its_end() {
+    let max_failures = Some(0);
+    let plan = Plan {
+        limits: Limits {
+            max_failures,
+            fail_fast: true,
+            ..limits()
+        },
+        ..plan(5, 4, 0)
+    };
+    let mut world = World::of(plan);
+    // The first waits for its journal, the second's answer is on its way, the third is to be sent again.
+    let throttled = ClusterErrorKind::Throttled { retry_after: None };
+    world.act(Action::AnswerBadly(2, throttled));
+    world.act(Action::AnswerWell(2));
+    world.act(Action::End(0, false));
+    let state = |world: &World, index: usize| world.execution.nodes()[index].state();
+    assert_eq!(state(&world, 3), NodeState::Failed);
+    assert!(world.execution.is_stopped());
+    for (index, expected) in [
+        (1, NodeState::Running),
+        (2, NodeState::NotStarted),
+        (4, NodeState::NotStarted),
+    ] {
+        assert_eq!(state(&world, index), expected, "{index}");
+    }
+    let succeeding = Event::ResultStored {
+        node: "node-1".to_owned(),
+        name: "node-1.json".to_owned(),
+        samples: 1,
+    };
+    world.tell(succeeding);
+    world.heal();
+    assert_eq!(state(&world, 0), NodeState::NotStarted);
+    assert_eq!(state(&world, 1), NodeState::Succeeded);
+    assert_eq!(world.creations.len(), 2, "{:?}", world.creations);
+    assert_eq!(world.execution.state(), ExecutionState::Failed);
+}
+
+#[test]
+fn a_create_in_doubt_when_the_execution_is_stopped_is_settled_by_a_read() {
+    for exists in [false, true] {
+        let mut world = World::new(1, 1, 0);
+        world.act(if exists {
+            Action::CreatedButUnanswered(0)
+        } else {
+            Action::AnswerBadly(0, ClusterErrorKind::Unavailable)
+        });
+        world.unseen.clear();
+        world.cancel();
+        let is_read = matches!(world.pending[..], [Effect::ReadPod { .. }]);
+        assert!(is_read, "{:?}", world.pending);
+        world.act(Action::AnswerWell(0));
+        let is_deleted = matches!(world.pending[..], [Effect::DeletePod { .. }]);
+        assert_eq!(is_deleted, exists, "{:?}", world.pending);
+        world.heal();
+        assert_eq!(world.execution.nodes()[0].reason(), Some(Reason::Cancelled));
+    }
 }

@@ -90,6 +90,12 @@ impl<P: Ports> ApiCalls<P> {
         self.bounds.fence.pass(self.ports.clock()).await;
     }
 
+    /// Whether it may at the moment when that is asked.
+    pub(super) fn may_act(&self) -> impl Fn() -> bool + Send + 'static + use<P> {
+        let (fence, clock) = (self.bounds.fence.clone(), self.ports.clock().clone());
+        move || fence.is_open(clock.monotonic())
+    }
+
     /// A read: waits for its turn, calls, counts. `call` does nothing before it is polled; the permit is held until it
     /// has ended.
     pub(super) fn call<T>(
@@ -114,16 +120,40 @@ impl<P: Ports> ApiCalls<P> {
         verb: &'static str,
         call: impl Future<Output = Result<T, ClusterError>>,
     ) -> impl Future<Output = Result<T, ClusterError>> {
+        let bounded = self.bounded(call);
+        self.write_of_any_length(verb, bounded)
+    }
+
+    /// As [`Self::write`], of what may have been withdrawn when its turn comes: none where it was.
+    pub(super) async fn write_if<T>(
+        &self,
+        is_wanted: impl Fn() -> bool,
+        verb: &'static str,
+        call: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Option<Result<T, ClusterError>> {
+        let bounded = self.bounded(call);
+        let _turn = self.turn().await;
+        if !is_wanted() {
+            return None;
+        }
+        let result = bounded.await;
+        self.metrics.own().api_request(verb, &result);
+        Some(result)
+    }
+
+    fn bounded<T>(
+        &self,
+        call: impl Future<Output = Result<T, ClusterError>>,
+    ) -> impl Future<Output = Result<T, ClusterError>> {
         let (limit, call) = (self.bounds.limit, Box::pin(call));
-        let bounded = async move {
+        async move {
             let clock = self.ports.clock();
             tokio::select! {
                 biased;
                 result = call => result,
                 () = clock.sleep_until(clock.monotonic().after(limit)) => Err(no_answer(limit)),
             }
-        };
-        self.write_of_any_length(verb, bounded)
+        }
     }
 
     /// A write that does no harm however late it is done, and may take long: the deletion of an older execution's pods.
@@ -132,6 +162,14 @@ impl<P: Ports> ApiCalls<P> {
         verb: &'static str,
         call: impl Future<Output = Result<T, ClusterError>>,
     ) -> Result<T, ClusterError> {
+        let _turn = self.turn().await;
+        let result = call.await;
+        self.metrics.own().api_request(verb, &result);
+        result
+    }
+
+    /// Returns when a write may begin; it is in flight until that is dropped.
+    async fn turn(&self) -> (Option<SemaphorePermit<'_>>, InFlight<'_>) {
         loop {
             let permit = self.permit().await;
             if !self.bounds.fence.is_open(self.ports.clock().monotonic()) {
@@ -139,14 +177,12 @@ impl<P: Ports> ApiCalls<P> {
                 self.pass_fence().await;
                 continue;
             }
-            let Some(_in_flight) = self.begin_write() else {
+            let Some(in_flight) = self.begin_write() else {
                 drop(permit);
                 // The process is about to end, and drops who waits here.
                 return std::future::pending().await;
             };
-            let result = call.await;
-            self.metrics.own().api_request(verb, &result);
-            return result;
+            return (permit, in_flight);
         }
     }
 

@@ -6,7 +6,8 @@ use crate::core::backoff::backoff;
 use crate::core::failure::{ClusterError, ClusterErrorKind};
 use crate::core::names::attempt_pod_name;
 use crate::core::node_run::{Failure, NodeRun, Progress};
-use crate::core::state::Reason;
+use crate::core::pod_pool::SlotHolder;
+use crate::core::state::{NodeState, Reason};
 use crate::core::time::Now;
 use crate::core::views::PodView;
 
@@ -123,6 +124,7 @@ impl Execution {
             return;
         };
         match error {
+            CreateError::NotSent => self.not_created(now, index, effects),
             CreateError::Cluster(error) if error.kind.is_transient() => {
                 self.create_interrupted(now, index, tries, &error, effects);
             }
@@ -139,7 +141,7 @@ impl Execution {
         }
     }
 
-    /// A create that is repeated, unless its pod is not wanted any more.
+    /// A create that is repeated, unless no further pod is created.
     fn create_interrupted(
         &mut self,
         now: Now,
@@ -149,14 +151,34 @@ impl Execution {
         effects: &mut Vec<Effect>,
     ) {
         let node = &mut self.nodes[index];
-        if let Some(overdue) = node.overdue.clone() {
-            return self.settle(index, 1, overdue, effects);
+        node.is_doubtful |= error.kind == ClusterErrorKind::Unavailable;
+        if self.stopped.is_some() {
+            return self.not_created(now, index, effects);
         }
         let pause = backoff(error.kind, tries, &node.names.node);
         node.message = format!("create is repeated: {}", error.message);
-        node.is_doubtful |= error.kind == ClusterErrorKind::Unavailable;
         node.advance(Progress::Retrying { tries });
         self.repeat_call_at(now.monotonic.after(pause), index);
+    }
+
+    /// The execution was stopped before the create of a running node was answered well, and it is not repeated: the
+    /// node's turn has not come after all, unless an earlier create of this attempt may have made the pod.
+    pub(super) fn not_created(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
+        let Some(cause) = self.stopped.clone() else {
+            return;
+        };
+        if self.nodes[index].is_doubtful {
+            return self.settle(index, 1, cause, effects);
+        }
+        self.take_turn_back(index);
+        self.give_up_waiting(now, index, cause, effects);
+    }
+
+    /// The pod of the newest attempt was never made, and its slot is free.
+    pub(super) fn take_turn_back(&mut self, index: usize) {
+        self.nodes[index].take_attempt_back();
+        self.pool.release(&SlotHolder::Node(index));
+        self.set_state(index, NodeState::Waiting);
     }
 
     pub(super) fn settle(
@@ -196,8 +218,8 @@ impl Execution {
             let message = format!("a pod that is not ours holds the name {alternative}");
             return self.end_attempt(now, index, Err((Reason::Refused, message)), effects);
         }
-        if let Some(overdue) = node.overdue.clone() {
-            return self.end_attempt(now, index, Err(overdue), effects);
+        if self.stopped.is_some() {
+            return self.not_created(now, index, effects);
         }
         node.pod_name = alternative;
         self.index_by_pod.insert(node.pod_name.clone(), index);

@@ -87,10 +87,15 @@ impl Execution {
         effects.push(Effect::NodeEnded { index });
         if matches!(state, NodeState::Failed | NodeState::Lost) {
             self.count_failure(index, effects);
-            if self.limits.fail_fast && self.failures_exceed_the_limit() {
-                let message = "more nodes failed than maxFailures allows".to_owned();
-                self.stop(now, &(Reason::MaxFailures, message), effects);
-            }
+            self.fail_fast(now, effects);
+        }
+    }
+
+    /// Where that is the policy, the execution is stopped once too many nodes have failed.
+    pub(super) fn fail_fast(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.limits.fail_fast && self.failures_exceed_the_limit() {
+            let message = "more nodes failed than maxFailures allows".to_owned();
+            self.stop(now, &(Reason::MaxFailures, message), effects);
         }
     }
 
@@ -136,15 +141,22 @@ impl Execution {
         self.limits.max_failures.is_some_and(|max| failed > max)
     }
 
-    /// No further pod is created: who waits for a first turn has not started, who waits for another has failed.
+    /// No further pod is created: who waits for a first turn has not started, who waits for another has failed. Creates
+    /// that are under way are withdrawn, or not repeated.
     pub(super) fn stop(&mut self, now: Now, cause: &Failure, effects: &mut Vec<Effect>) {
         if self.stopped.is_some() {
             return;
         }
         self.stopped = Some(cause.clone());
         for index in 0..self.nodes.len() {
-            if self.nodes[index].state == NodeState::Waiting {
-                self.give_up_waiting(now, index, cause.clone(), effects);
+            let node = &self.nodes[index];
+            match (node.state, &node.progress) {
+                (NodeState::Waiting, _) => {
+                    self.give_up_waiting(now, index, cause.clone(), effects);
+                }
+                (_, Progress::Creating { .. }) => effects.push(Effect::WithdrawCreate { index }),
+                (_, Progress::Retrying { .. }) => self.not_created(now, index, effects),
+                _ => {}
             }
         }
     }

@@ -172,6 +172,8 @@ pub enum CreateError {
     Template(String),
     /// The call failed.
     Cluster(ClusterError),
+    /// The create was not sent, because it was withdrawn before.
+    NotSent,
 }
 
 /// What to do. Each can be repeated.
@@ -187,6 +189,12 @@ pub enum Effect {
         attempt: u32,
         /// The pod's name.
         pod_name: String,
+    },
+    /// The create of the node at `index` that is under way is not wanted any more: where it has not been sent, it is not,
+    /// and answered with `CreateFailed`.
+    WithdrawCreate {
+        /// The node's place in the list.
+        index: usize,
     },
     /// Read a pod of which the watch gives an unclear picture; answer with `PodRead`.
     ReadPod {

@@ -17,7 +17,7 @@ use crate::core::node_run::{Failure, Progress};
 use crate::core::pod_phase;
 use crate::core::pod_pool::SlotHolder;
 use crate::core::report_name;
-use crate::core::state::{NodeState, Reason};
+use crate::core::state::NodeState;
 use crate::core::time::Now;
 use crate::core::views::PodView;
 
@@ -63,10 +63,6 @@ impl Execution {
         for (node, stored) in found.reports {
             execution.take_up_reports(&node, stored);
         }
-        if execution.limits.fail_fast && execution.failures_exceed_the_limit() {
-            let message = "more nodes failed than maxFailures allows".to_owned();
-            execution.stop(now, &(Reason::MaxFailures, message), &mut effects);
-        }
         let has_started = execution.nodes.iter().any(|node| node.attempts > 0) || !own.is_empty();
         if has_started {
             execution.clearing = None;
@@ -77,6 +73,7 @@ impl Execution {
             effects.extend(execution.delete_previous());
         }
         let present = execution.take_up_pods(now, own, &mut effects);
+        execution.fail_fast(now, &mut effects);
         if let Some(why) = found.cancelled {
             execution.cancel(now, why, &mut effects);
         }
@@ -281,7 +278,7 @@ impl Execution {
             if is_gone {
                 self.end_with_pod(now, index, pod_phase::gone(), effects);
             } else if self.pool.taken() > self.pool.size().get() as usize {
-                self.wait_again(now, index, effects);
+                self.wait_again(index);
             } else {
                 self.create(index, 1, effects);
             }
@@ -290,13 +287,8 @@ impl Execution {
 
     /// The journal may tell of more creates than there are slots: that one of them was refused, and its slot given to
     /// another, was not written any more.
-    fn wait_again(&mut self, now: Now, index: usize, effects: &mut Vec<Effect>) {
-        self.nodes[index].take_attempt_back();
-        self.pool.release(&SlotHolder::Node(index));
-        self.set_state(index, NodeState::Waiting);
-        match self.stopped.clone() {
-            None => self.again.push_back(index),
-            Some(cause) => self.give_up_waiting(now, index, cause, effects),
-        }
+    fn wait_again(&mut self, index: usize) {
+        self.take_turn_back(index);
+        self.again.push_back(index);
     }
 }

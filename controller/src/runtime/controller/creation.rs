@@ -14,7 +14,7 @@ use crate::core::job_pod::{JobPodInstance, JobPodSpec, job_pod};
 use crate::core::journal::Entry;
 use crate::ports::clock::Clock as _;
 use crate::ports::cluster::Cluster as _;
-use crate::ports::error::{ClusterError, ClusterErrorKind};
+use crate::ports::error::ClusterErrorKind;
 use crate::ports::report_store::ReportStore;
 use crate::runtime::api_calls::ApiCalls;
 use crate::runtime::journal::Journal;
@@ -35,7 +35,7 @@ pub(super) struct Creation<R> {
     pub(super) settings: Arc<Settings>,
     pub(super) template: PodTemplate,
     pub(super) journal: Journal<R>,
-    /// Until the node's end is decided: its slot may be another's then.
+    /// Until it is withdrawn: the node's end is decided and its slot may be another's, or no further pod is created.
     pub(super) is_wanted: Arc<AtomicBool>,
 }
 
@@ -55,15 +55,13 @@ impl<R: ReportStore> Creation<R> {
     async fn create<P: Ports>(self, api: ApiCalls<P>) -> Result<execution::Event, CreateError> {
         let (index, attempt) = (self.index, self.attempt);
         let pod = self.render().map_err(CreateError::Template)?;
-        self.note(&api).await;
-        if !self.is_wanted.load(Ordering::Relaxed) {
-            let given_up = ClusterError::new(
-                ClusterErrorKind::Refused,
-                "not sent: the node's end was decided before",
-            );
-            return Err(CreateError::Cluster(given_up));
+        if !self.note(&api).await {
+            return Err(CreateError::NotSent);
         }
-        match api.write("create_pod", api.cluster().create_pod(pod)).await {
+        let create = api.cluster().create_pod(pod);
+        let is_wanted = || self.is_wanted();
+        let created = api.write_if(is_wanted, "create_pod", create).await;
+        match created.ok_or(CreateError::NotSent)? {
             Ok(pod) => Ok(execution::Event::Created {
                 index,
                 attempt,
@@ -76,20 +74,29 @@ impl<R: ReportStore> Creation<R> {
         }
     }
 
-    /// Notes in the journal that the pod is about to be created. While that cannot be written it is not.
-    async fn note<P: Ports>(&self, api: &ApiCalls<P>) {
+    fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Notes in the journal that the pod is about to be created. While that cannot be written it is not. Answers whether
+    /// it is still wanted then.
+    async fn note<P: Ports>(&self, api: &ApiCalls<P>) -> bool {
         let entry = [Entry::Creating {
             index: self.index,
             attempt: self.attempt,
             pod: self.pod_name.clone(),
         }];
-        while let Err(error) = self.journal.append(&entry).await {
+        while self.is_wanted() {
+            let Err(error) = self.journal.append(&entry).await else {
+                return true;
+            };
             warn!(pod = self.pod_name, error = %error, "pod not created yet: the journal cannot be written");
             let clock = api.ports.clock();
             clock
                 .sleep_until(clock.monotonic().after(JOURNAL_PAUSE))
                 .await;
         }
+        false
     }
 
     async fn read_holder<P: Ports>(

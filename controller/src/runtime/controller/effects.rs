@@ -34,6 +34,7 @@ impl<P: Ports> Controller<P> {
                     attempt,
                     pod_name,
                 } => self.create_pod(index, attempt, pod_name),
+                Effect::WithdrawCreate { index } => self.withdraw_create(index),
                 Effect::ReadPod {
                     index,
                     step,
@@ -119,6 +120,13 @@ impl<P: Ports> Controller<P> {
         self.spawn_answer(creation.carry_out(api));
     }
 
+    fn withdraw_create(&mut self, index: usize) {
+        let creations = self.current.as_mut().map(|current| &mut current.creations);
+        if let Some(is_wanted) = creations.and_then(|creations| creations.remove(&index)) {
+            is_wanted.store(false, Ordering::Relaxed);
+        }
+    }
+
     fn read_pod(&mut self, index: usize, step: u32, pod_name: String) {
         let api = self.api.clone();
         self.spawn_answer(async move {
@@ -199,12 +207,10 @@ impl<P: Ports> Controller<P> {
     }
 
     fn node_ended(&mut self, index: usize) {
-        let Some(current) = &mut self.current else {
+        self.withdraw_create(index);
+        let Some(current) = &self.current else {
             return;
         };
-        if let Some(is_wanted) = current.creations.remove(&index) {
-            is_wanted.store(false, Ordering::Relaxed);
-        }
         let node = &current.execution.nodes()[index];
         if let Some(end) = node.journal_end(index) {
             self.journal_writes.push(Entry::Ended(end));
