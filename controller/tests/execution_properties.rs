@@ -895,6 +895,24 @@ fn a_pod_and_its_node_that_go_together_are_lost_in_whichever_order_that_is_told(
 }
 
 #[test]
+fn a_node_that_is_back_stays_well_when_its_absence_is_told_again() {
+    let mut world = World::new(1, 1, 0);
+    world.act(Action::AnswerWell(0));
+    for (version, ready) in [(7, false), (8, true), (7, false)] {
+        let mut node = world.node(0).unwrap();
+        (node.version, node.ready) = (version, ready);
+        world.tell(Event::NodeSeen(node));
+    }
+    world.act(Action::PassLongTime);
+    assert_eq!(world.execution.nodes()[0].state(), NodeState::Running);
+    // Nor does it go with another one that had its name before.
+    let mut former = world.node(0).unwrap();
+    (former.version, former.uid) = (3, "former".to_owned());
+    world.tell(Event::NodeSeen(former));
+    assert_eq!(world.execution.nodes()[0].state(), NodeState::Running);
+}
+
+#[test]
 fn a_pod_is_read_before_it_counts_as_past_a_deadline_since_its_watch_may_be_silent() {
     let start_deadline_ms = 600_000;
     for (phase, is_late) in [(PodPhase::Pending, true), (PodPhase::Running, false)] {

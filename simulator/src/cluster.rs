@@ -134,6 +134,7 @@ pub fn node_view(node: &Object) -> NodeView {
     NodeView {
         name: node.metadata.name.to_string(),
         uid: node.metadata.uid.to_string(),
+        version: node.metadata.resource_version,
         labels: BTreeMap::clone(&node.metadata.labels),
         unschedulable: node.pointer("/spec/unschedulable") == Some(&Value::Bool(true)),
         ready: node.list("/status/conditions").iter().any(ready),

@@ -155,6 +155,9 @@ impl From<SlimNode> for NodeView {
         Self {
             name: node.metadata.name.unwrap_or_default(),
             uid: node.metadata.uid.unwrap_or_default(),
+            version: (node.metadata.resource_version)
+                .and_then(|version| version.parse().ok())
+                .unwrap_or_default(),
             labels: node.metadata.labels.unwrap_or_default(),
             unschedulable: node.spec.unschedulable,
             taints: (node.spec.taints.into_iter())

@@ -35,6 +35,8 @@ pub struct NodeRun {
     pub(super) reason: Option<Reason>,
     pub(super) message: String,
     pub(super) condition: NodeCondition,
+    /// The version of the node that was seen last.
+    pub(super) version: u64,
     pub(super) progress: Progress,
     /// How the attempt before the newest failed.
     pub(super) earlier: Option<Failure>,
@@ -103,6 +105,7 @@ impl NodeRun {
             reason: None,
             message: String::new(),
             condition: NodeCondition::Ready,
+            version: 0,
             progress: Progress::Idle,
             earlier: None,
             step: 0,

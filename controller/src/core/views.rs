@@ -13,6 +13,8 @@ pub struct NodeView {
     pub name: String,
     /// `metadata.uid`: a node re-created under its name has another.
     pub uid: String,
+    /// `metadata.resourceVersion`, which grows from one change of any node to the next; 0 where it is no number.
+    pub version: u64,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
     /// `spec.unschedulable` (cordoned).

@@ -196,6 +196,7 @@ pub async fn nodes_are_watched_from_what_is_there(
         panic!("a change of status is told as applied")
     };
     assert_eq!((&*node.name, node.ready), ("a", false));
+    assert!(0 < nodes[0].version && nodes[0].version < node.version);
     control.delete_node("a").await;
     let WatchEvent::Deleted(gone) = next(&mut watch).await else {
         panic!("a node that goes is told")

@@ -173,9 +173,8 @@ impl Standing {
         self.running_since.is_some()
     }
 
-    /// Whether its slot may be free though it has not ended. With late events a replica may take a node for NotReady
-    /// again that is not any more.
-    pub(super) fn is_given_up(&self, nodes: &Nodes, config: &Config, late_events: bool) -> bool {
+    /// Whether its slot may be free though it has not ended.
+    pub(super) fn is_given_up(&self, nodes: &Nodes, config: &Config) -> bool {
         let now = Instant::now();
         let passed = |since: Option<Instant>, limit: Duration| {
             since.is_some_and(|since| now.saturating_duration_since(since) >= at_the_least(limit))
@@ -185,11 +184,10 @@ impl Standing {
             return true;
         };
         let lost = config.node_lost_timeout;
-        let last_away = node.last_not_ready.filter(|_| late_events);
         let stop = lost.max(STOP_MIN);
         let runs_too_long =
             (config.pod_run_deadline).is_some_and(|limit| passed(self.running_since, limit + stop));
-        passed(node.not_ready_since.or(last_away), lost)
+        passed(node.not_ready_since, lost)
             || passed(self.terminating_since, self.grace + stop)
             || passed(self.hopeless_since, stop)
             || passed(Some(self.created), config.pod_start_deadline + stop)

@@ -20,6 +20,11 @@ impl Execution {
             return;
         };
         let node = &mut self.nodes[index];
+        // What is told late says how the node was: nothing newer may follow that would put it right.
+        if view.version < node.version {
+            return;
+        }
+        node.version = view.version;
         if node.names.uid != view.uid {
             let message = "the node was deleted, and another has its name".to_owned();
             return self.node_vanished(now, index, message, effects);
