@@ -283,6 +283,42 @@ async fn the_same_report_again_is_not_written_again() {
 }
 
 #[tokio::test]
+async fn a_summary_whose_writer_stands_still_before_the_rename_does_not_replace_its_successors() {
+    let directory = TempDir::new().unwrap();
+    let store_of = |identity| {
+        FsReportStore::new(
+            directory.path().to_owned(),
+            ReportDurability::None,
+            identity,
+        )
+    };
+    let (former, next) = (store_of("c-0"), store_of("c-1"));
+    let execution = id("202601010342");
+    let runtime = tokio::runtime::Handle::current();
+    let (successor, of) = (next.clone(), execution.clone());
+    // It still leads when it is asked, and not when it goes on.
+    let stands_still = move || {
+        runtime.block_on(async {
+            successor.end_puts(&of).await.unwrap();
+            let put = successor.put_if(&of, "_execution.json", "ended".into(), || true);
+            put.await.unwrap();
+        });
+        true
+    };
+    let late = former
+        .put_if(
+            &execution,
+            "_execution.json",
+            "running".into(),
+            stands_still,
+        )
+        .await;
+    assert_eq!(late.unwrap_err().kind, ReportStoreErrorKind::NotFound);
+    let summary = directory.path().join("202601010342/_execution.json");
+    assert_eq!(fs::read_to_string(summary).unwrap(), "ended");
+}
+
+#[tokio::test]
 async fn what_a_process_left_unfinished_goes_at_its_next_start_and_what_others_left_after_ten_minutes()
  {
     let directory = TempDir::new().unwrap();

@@ -32,7 +32,7 @@ use self::commits::{Commits, Directories, Target, Written};
 use self::directory::Directory;
 use self::fingerprints::Fingerprints;
 use self::quota::{Charge, OverQuota, Quota};
-use self::temporary::{Holder, Temporary, TemporaryPlace, is_temporary};
+use self::temporary::{Holder, Temporary, TemporaryPlace, is_leaders, is_temporary};
 use crate::config::ReportDurability;
 use crate::core::ids::ExecutionId;
 use crate::ports::report_store::{
@@ -186,9 +186,18 @@ impl FsReportStore {
     }
 
     /// A new temporary file, which is charged for. Its number is free by the exclusive creation.
-    fn new_temporary(&self, directory: &Directory, mut charge: Charge) -> io::Result<Temporary> {
+    fn new_temporary(&self, directory: &Directory, charge: Charge) -> io::Result<Temporary> {
+        self.new_temporary_named(directory, charge, Holder::temporary_name)
+    }
+
+    fn new_temporary_named(
+        &self,
+        directory: &Directory,
+        mut charge: Charge,
+        name: fn(&Holder, u64) -> String,
+    ) -> io::Result<Temporary> {
         loop {
-            let name = self.next_temporary_name();
+            let name = name(&self.0.holder, self.next_temporary());
             match Temporary::create(directory, name, charge)? {
                 Ok(temporary) => return Ok(temporary),
                 Err(taken) => charge = taken,
@@ -196,16 +205,15 @@ impl FsReportStore {
         }
     }
 
-    fn next_temporary_name(&self) -> String {
-        let number = self.0.next_temporary.fetch_add(1, Ordering::Relaxed);
-        self.0.holder.temporary_name(number)
+    fn next_temporary(&self) -> u64 {
+        self.0.next_temporary.fetch_add(1, Ordering::Relaxed)
     }
 
     fn replace_latest(&self, execution: &ExecutionId) -> io::Result<()> {
         fs::create_dir_all(&self.0.directory)?;
         let root = self.root()?;
         let temporary = loop {
-            let name = self.next_temporary_name();
+            let name = self.0.holder.temporary_name(self.next_temporary());
             if root.link(&name, execution.as_str())?.is_some() {
                 break name;
             }
@@ -445,12 +453,14 @@ impl FsUpload {
             name: self.name.clone(),
             place,
             content: self.block.take(),
+            may_store: None,
         })
     }
 
     /// Writes what is left and names the report.
-    async fn commit(mut self) -> Result<(), ReportStoreError> {
+    async fn commit(mut self, may_store: Option<MayStore>) -> Result<(), ReportStoreError> {
         let mut pending = self.take().await?;
+        pending.may_store = may_store;
         if !matches!(pending.place, Place::None) {
             // What takes its time is not done where others wait.
             let written = run_blocking(self.subject(), move || pending.write_and_sync());
@@ -478,6 +488,9 @@ enum Place {
     Closed(TemporaryPlace),
 }
 
+/// Whether a report may be stored.
+type MayStore = Box<dyn Fn() -> bool + Send>;
+
 /// The next part of an upload; its methods run on a thread for files.
 struct Pending {
     store: FsReportStore,
@@ -485,12 +498,18 @@ struct Pending {
     name: String,
     place: Place,
     content: Vec<Bytes>,
+    /// Where only a leader may store it.
+    may_store: Option<MayStore>,
 }
 
 impl Pending {
     fn begin(&self, directory: &Directory) -> io::Result<Temporary> {
         let charge = (self.store.0.quota).charge(&self.execution, directory, &self.name)?;
-        self.store.new_temporary(directory, charge)
+        let name = match self.may_store {
+            Some(_) => Holder::leaders_name,
+            None => Holder::temporary_name,
+        };
+        (self.store).new_temporary_named(directory, charge, name)
     }
 
     fn write(&mut self) -> io::Result<Temporary> {
@@ -532,7 +551,12 @@ impl Pending {
             }
             self.place = Place::Open(self.begin(&directory)?);
         }
-        self.write().map(Written::Temporary)
+        let temporary = self.write()?;
+        // Now that the file is there: who leads next removes it first, and the rename finds nothing.
+        if self.may_store.is_some_and(|may_store| !may_store()) {
+            return Err(io::Error::other("this process does not lead"));
+        }
+        Ok(Written::Temporary(temporary))
     }
 
     /// What has the report's name, if it is the same: it is read only where it is as long.
@@ -594,7 +618,7 @@ impl Upload for FsUpload {
     }
 
     async fn finish(self) -> Result<(), ReportStoreError> {
-        self.commit().await
+        self.commit(None).await
     }
 }
 
@@ -674,7 +698,47 @@ impl ReportStore for FsReportStore {
     ) -> Result<(), ReportStoreError> {
         let mut upload = self.begin(execution, name).await?;
         upload.block = Block::of(bytes);
-        upload.commit().await
+        upload.commit(None).await
+    }
+
+    async fn put_if(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+        may_store: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), ReportStoreError> {
+        let mut upload = self.begin(execution, name).await?;
+        upload.block = Block::of(bytes);
+        // What is committed is committed though nobody waits any more.
+        let (call, is_dropped) = {
+            let call = Arc::new(());
+            let weak = Arc::downgrade(&call);
+            (call, move || weak.strong_count() == 0)
+        };
+        let may_store = Box::new(move || !is_dropped() && may_store());
+        let stored = upload.commit(Some(may_store)).await;
+        drop(call);
+        stored
+    }
+
+    async fn end_puts(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
+        let execution = execution.clone();
+        self.blocking(execution_subject(&execution), move |store| {
+            let Some(directory) = Directory::open(&store.execution_path(&execution))? else {
+                return Ok(());
+            };
+            for name in directory.names()? {
+                if is_leaders(&name) {
+                    match directory.remove(&name) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn append(

@@ -122,6 +122,40 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
         bytes: Bytes,
     ) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
 
+    /// As [`Self::put`], for one who may store it only while it leads: `may_store` is asked after everything but giving
+    /// it its name. Where the call is dropped before, the report does not get it.
+    ///
+    /// # Errors
+    /// As [`Self::put`]; `Unavailable` where it may not, and `NotFound` where [`Self::end_puts`] came between.
+    fn put_if(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+        may_store: impl Fn() -> bool + Send + 'static,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send {
+        async move {
+            if may_store() {
+                return self.put(execution, name, bytes).await;
+            }
+            Err(not_leading(name))
+        }
+    }
+
+    /// For a new leader: from now on no report gets its name of which [`Self::put_if`] was told before that it may, in
+    /// whichever process that was. A store where nothing comes between the two has nothing to do, nor has one without a
+    /// directory of the execution.
+    ///
+    /// # Errors
+    /// `Unavailable`: it is to be repeated.
+    fn end_puts(
+        &self,
+        execution: &ExecutionId,
+    ) -> impl Future<Output = Result<(), ReportStoreError>> + Send {
+        let _ = execution;
+        std::future::ready(Ok(()))
+    }
+
     /// Appends to a file of our own, made where there is none in the execution's directory. After `Ok` it is there
     /// whole and survives what [`Upload::finish`] survives; appends are in the order in which they were asked for.
     /// After an error a part of it may be there.
@@ -182,4 +216,12 @@ pub trait ReportStore: Clone + Send + Sync + 'static {
 
     /// Whether a report could be written now: tries it.
     fn probe(&self) -> impl Future<Output = Result<(), ReportStoreError>> + Send;
+}
+
+/// What becomes of a report that only a leader may store.
+pub(crate) fn not_leading(name: &str) -> ReportStoreError {
+    ReportStoreError {
+        kind: ReportStoreErrorKind::Unavailable,
+        message: format!("{name}: this process does not lead"),
+    }
 }

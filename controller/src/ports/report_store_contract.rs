@@ -20,6 +20,7 @@ pub async fn every_behaviour<S: ReportStore>(mut new_store: impl FnMut() -> S) {
     an_upload_of_many_chunks_is_stored_whole(new_store()).await;
     a_suspended_upload_goes_on_where_it_was(new_store()).await;
     a_range_is_read_and_nothing_beyond_it(new_store()).await;
+    what_only_a_leader_may_store_is_not_stored_for_who_leads_no_more(new_store()).await;
     what_is_appended_is_there_in_order(new_store()).await;
     nothing_is_appended_to_an_execution_that_is_not_there(new_store()).await;
     reports_are_listed_by_name(new_store()).await;
@@ -352,6 +353,24 @@ pub async fn reports_do_not_bring_a_removed_execution_back<S: ReportStore>(store
         .await
         .expect("put");
     assert_eq!(names(&store, &execution).await, ["n.json"]);
+}
+
+/// Whatever was stored before stays.
+pub async fn what_only_a_leader_may_store_is_not_stored_for_who_leads_no_more<S: ReportStore>(
+    store: S,
+) {
+    let execution = id("202601010342");
+    let put = |text: &'static str, leads: bool| {
+        store.put_if(&execution, "_x.json", text.into(), move || leads)
+    };
+    put("first", true).await.expect("stored");
+    let refused = put("second", false).await.expect_err("refused");
+    assert_eq!(refused.kind, ReportStoreErrorKind::Unavailable);
+    assert_eq!(names(&store, &execution).await, ["_x.json"]);
+    store.end_puts(&execution).await.expect("ended");
+    assert_eq!(content(&store, &execution, "_x.json").await, b"first");
+    put("third", true).await.expect("stored");
+    assert_eq!(content(&store, &execution, "_x.json").await, b"third");
 }
 
 /// There is none at first, and one that lost its execution is none.

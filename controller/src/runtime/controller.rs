@@ -585,7 +585,8 @@ impl<P: Ports> Controller<P> {
             // A process that stood still may have been followed by another, which closed the execution.
             api.pass_fence().await;
             let reports = api.ports.reports();
-            let written = reports.put(&id, summary::FILE_NAME, document).await;
+            let put = reports.put_if(&id, summary::FILE_NAME, document, api.may_act());
+            let written = put.await;
             if let Err(error) = &written {
                 warn!(execution_id = %id, error = %error, "execution summary not written");
             }

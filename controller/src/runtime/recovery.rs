@@ -141,6 +141,8 @@ async fn take_up<P: Ports>(api: &ApiCalls<P>, claim: Claim) -> InProgress {
         warn!(execution_id = %id, "the execution in progress has no directory any more: its pods say what runs");
         return InProgress::Claimed(claim);
     };
+    // Now that a former leader can write none any more.
+    patiently(api, "directory of an execution", || reports.end_puts(&id)).await;
     let summary = history::read_summary(reports, api.ports.clock(), &id).await;
     if summary.is_some_and(|summary| summary.end_time.is_some()) {
         return InProgress::Ended(id);

@@ -190,6 +190,26 @@ impl ReportStore for TestReports {
         Ok(())
     }
 
+    async fn put_if(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+        may_store: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), ReportStoreError> {
+        self.write(false)?;
+        (self.store)
+            .put_if(execution, name, bytes, may_store)
+            .await?;
+        self.answer_late().await;
+        Ok(())
+    }
+
+    async fn end_puts(&self, execution: &ExecutionId) -> Result<(), ReportStoreError> {
+        self.write(false)?;
+        self.store.end_puts(execution).await
+    }
+
     async fn append(
         &self,
         execution: &ExecutionId,

@@ -445,9 +445,22 @@ impl ReportStore for ProcessReports {
         name: &str,
         bytes: Bytes,
     ) -> Result<(), ReportStoreError> {
+        let put = self.store().put(execution, name, bytes);
+        self.access(Access::Write, put).await
+    }
+
+    async fn put_if(
+        &self,
+        execution: &ExecutionId,
+        name: &str,
+        bytes: Bytes,
+        may_store: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), ReportStoreError> {
         let put = async {
+            let stored = (self.store()).put_if(execution, name, bytes.clone(), may_store);
+            stored.await?;
             self.record.puts(&self.who, execution, name, &bytes);
-            self.store().put(execution, name, bytes.clone()).await
+            Ok(())
         };
         self.access(Access::Write, put).await
     }

@@ -17,6 +17,9 @@ use crate::core::hex::lower_hex;
 /// How the names of temporary files begin; node names, and so reports, never do.
 const PREFIX: &str = "_upload-";
 
+/// The same of those that only a leader may give their names.
+const LEADERS_PREFIX: &str = "_leaders-";
+
 /// Bytes of the hash of a holder's identity, which may be longer than a file name.
 const HOLDER_HASH_BYTES: usize = 6;
 
@@ -34,9 +37,16 @@ impl Holder {
         format!("{PREFIX}{}-{number}", self.0)
     }
 
+    /// As [`Self::temporary_name`], of what only a leader may store.
+    pub(super) fn leaders_name(&self, number: u64) -> String {
+        format!("{LEADERS_PREFIX}{}-{number}", self.0)
+    }
+
     /// Whose temporary file has that name, if it is one.
     pub(super) fn of(name: &str) -> Option<Self> {
-        let (holder, number) = name.strip_prefix(PREFIX)?.split_once('-')?;
+        let after = |prefix| name.strip_prefix(prefix);
+        let (holder, number) =
+            (after(PREFIX).or_else(|| after(LEADERS_PREFIX))?).split_once('-')?;
         let is_hash = holder.len() == 2 * HOLDER_HASH_BYTES
             && holder.bytes().all(|byte| byte.is_ascii_hexdigit());
         let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -46,7 +56,12 @@ impl Holder {
 
 /// Whether a name is not that of a report, because the names of temporary files begin so.
 pub(super) fn is_temporary(name: &str) -> bool {
-    name.starts_with(PREFIX)
+    name.starts_with(PREFIX) || is_leaders(name)
+}
+
+/// Whether it is one that only a leader may give its name.
+pub(super) fn is_leaders(name: &str) -> bool {
+    name.starts_with(LEADERS_PREFIX)
 }
 
 /// A temporary file that is being written.
@@ -158,9 +173,10 @@ mod tests {
     #[test]
     fn a_temporary_name_tells_its_holder_and_no_other_name_does() {
         let holder = Holder::new("audit-0");
-        let name = holder.temporary_name(7);
-        assert_eq!(Holder::of(&name), Some(holder));
-        assert_ne!(Holder::of(&name), Some(Holder::new("audit-1")));
+        for name in [holder.temporary_name(7), holder.leaders_name(7)] {
+            assert_eq!(Holder::of(&name).as_ref(), Some(&holder));
+            assert_ne!(Holder::of(&name), Some(Holder::new("audit-1")));
+        }
         for other in [
             "_upload-7",
             "_upload-",
