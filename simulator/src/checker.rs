@@ -191,6 +191,18 @@ impl Checker {
         }
     }
 
+    /// The execution has left the history. Where clocks go back its id may come again, once its pods have gone, too.
+    pub fn forget(&mut self, execution: &ExecutionId) {
+        if self
+            .pods
+            .values()
+            .all(|known| known.execution != *execution)
+        {
+            self.begun.retain(|begun| begun != execution);
+            self.executions.remove(execution);
+        }
+    }
+
     /// Pods that hold a slot.
     #[must_use]
     pub fn running(&self) -> usize {
@@ -427,6 +439,25 @@ mod tests {
         case.removed("1").unwrap();
         assert_eq!(case.0.running(), 2);
         assert!(case.stored("4", &name("d", FIRST), FIRST, pending).is_err());
+    }
+
+    #[test]
+    fn an_id_may_come_again_when_the_history_has_forgotten_it_and_its_pods_have_gone() {
+        let id = ExecutionId::parse(FIRST).unwrap();
+        for is_forgotten in [false, true] {
+            let mut case = Case::new();
+            case.stored("1", &name("a", FIRST), FIRST, PodPhase::Succeeded)
+                .unwrap();
+            case.0.forget(&id);
+            case.removed("1").unwrap();
+            case.stored("2", &name("a", SECOND), SECOND, PodPhase::Succeeded)
+                .unwrap();
+            if is_forgotten {
+                case.0.forget(&id);
+            }
+            let again = case.stored("3", &name("a", FIRST), FIRST, PodPhase::Pending);
+            assert_eq!(again.is_ok(), is_forgotten, "{again:?}");
+        }
     }
 
     #[test]

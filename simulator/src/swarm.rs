@@ -36,7 +36,7 @@ pub use self::connection::Connection;
 use self::disturbance::Disturbances;
 pub use self::disturbance::{Disturbance, Timeline};
 use self::life::{Life, Who};
-pub use self::options::{AnyKind, Overrides, SwarmOptions};
+pub use self::options::{AnyKind, MaxFailures, Overrides, SwarmOptions};
 use self::options::{OWNER, PERIOD};
 use self::ports::CutAt;
 use self::record::{Observed, Record};

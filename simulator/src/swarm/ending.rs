@@ -204,6 +204,7 @@ impl Swarm {
                         | Reason::NodeLost
                         | Reason::NotReady
                         | Reason::Unschedulable
+                        | Reason::MaxFailures
                 )
             );
             !is_of_pod || node.state == NodeState::Succeeded && node.samples == 0

@@ -49,6 +49,8 @@ pub struct SwarmOptions {
     pub failure_share: f64,
     /// Further attempts on a node whose pod failed.
     pub retries: u32,
+    /// Nodes that may fail, and what happens beyond that; none: as many as do.
+    pub max_failures: Option<MaxFailures>,
     /// Ended pods that are kept.
     pub ended_pods: u32,
     /// Executions that are due while faults happen.
@@ -67,6 +69,35 @@ pub struct SwarmOptions {
     pub faults: Plan,
     /// What else happens.
     pub timeline: Timeline,
+}
+
+/// `maxFailures` and `failurePolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxFailures {
+    /// So many nodes may fail.
+    pub nodes: u32,
+    /// Whether no pod is created beyond that; else the execution goes on.
+    pub is_fail_fast: bool,
+}
+
+impl MaxFailures {
+    fn drawn(stream: &mut Stream, nodes: u32) -> Option<Self> {
+        (stream.between(0, 2) == 0).then(|| Self {
+            nodes: uneven(stream, 0, nodes.div_ceil(4)),
+            is_fail_fast: stream.between(0, 2) > 0,
+        })
+    }
+
+    /// As a configuration has it.
+    fn text(self) -> String {
+        let policy = if self.is_fail_fast {
+            "FailFast"
+        } else {
+            "Continue"
+        };
+        let nodes = self.nodes;
+        format!("maxFailures: {nodes}\nfailurePolicy: {policy}\n")
+    }
 }
 
 /// A change of the clocks in Europe/Berlin during a run.
@@ -239,6 +270,7 @@ impl SwarmOptions {
         let pod_gc_above = uneven(&mut of_run.stream("pod-gc"), 0, nodes);
         let api_latency =
             Duration::from_millis(of_run.stream("api-latency").between(0, API_LATENCY_MS_MAX));
+        let max_failures = MaxFailures::drawn(&mut of_run.stream("max-failures"), nodes);
         let mut stream = of_run.stream("clock-change");
         let clock_change = ClockChange {
             is_forward: stream.between(0, 1) == 0,
@@ -253,6 +285,7 @@ impl SwarmOptions {
             pod_ms: (if is_steady { longest_ms } else { shortest_ms }, longest_ms),
             failure_share,
             retries,
+            max_failures,
             ended_pods,
             executions: overrides.executions.unwrap_or(executions),
             has_shared_volume,
@@ -305,11 +338,13 @@ impl SwarmOptions {
         } else {
             ""
         };
+        let max_failures = self.max_failures.map(MaxFailures::text);
+        let max_failures = max_failures.unwrap_or_default();
         let config = format!(
             "name: {OWNER}\ncronExpression: '{cron}'\npodPoolSize: {}\nreportHistory: 3\n\
              timeZone: Europe/Berlin\n\
              callbackServiceName: sim\nretries: {}\nendedPods: {}\npodStartDeadline: 2m\n\
-             {run_deadline}nodeLostTimeout: 1m\nmetrics:\n  gauges:\n    \
+             {run_deadline}{max_failures}nodeLostTimeout: 1m\nmetrics:\n  gauges:\n    \
              usage: {{help: Share of a mount that is in use., labels: [mount]}}\n    \
              checks: {{help: Checks that were made., labels: []}}\n",
             self.pool_of(version),
@@ -379,7 +414,7 @@ impl fmt::Display for SwarmOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} replicas with {}, {} nodes, pool {}, pods of {}..{} s of which {:.0} % fail, {} retries, {} ended \
+            "seed {}: {} replicas with {}, {} nodes, pool {}, pods of {}..{} s of which {:.0} % fail{}, {} retries, {} ended \
              pods kept, PodGC above {}, {} executions, a disk of {} ms, an API server of {} ms{}; {}; {}",
             self.seed,
             self.replicas,
@@ -393,6 +428,17 @@ impl fmt::Display for SwarmOptions {
             Duration::from_millis(self.pod_ms.0).as_secs_f64(),
             Duration::from_millis(self.pod_ms.1).as_secs_f64(),
             self.failure_share * 100.0,
+            match self.max_failures {
+                None => String::new(),
+                Some(MaxFailures {
+                    nodes,
+                    is_fail_fast: true,
+                }) => format!(" and stop it above {nodes}"),
+                Some(MaxFailures {
+                    nodes,
+                    is_fail_fast: false,
+                }) => format!(" and fail it above {nodes}"),
+            },
             self.retries,
             self.ended_pods,
             self.pod_gc_above,

@@ -39,7 +39,7 @@ use crate::callback::Attempt;
 use crate::checker::{Checker, JobPod, Peaks, Violation};
 use crate::clock::SimClock;
 use crate::event_log::EventLog;
-use crate::faults::{Faults, Kind, refusal_in};
+use crate::faults::{Faults, refusal_in};
 use crate::faulty_cluster::LatePods;
 use crate::job::{EXECUTION_LABEL, FILE_NAME, Post, PostKind};
 use crate::state::{Row, Selector, Stored, WatchCursor, WatchEvent, WatchFrom, resource};
@@ -87,6 +87,11 @@ impl Observed {
         }
         Ok(())
     }
+}
+
+/// Whether a pod's name tells that execution: one id may begin another.
+fn is_pod_of(pod: &str, execution: &ExecutionId) -> bool {
+    pod.split('-').any(|part| part == execution.as_str())
 }
 
 /// The record. Clones are the same one.
@@ -336,6 +341,8 @@ impl Record {
             book.blame(held);
             let wanted = book.invariant_nothing_begins_in_what_is_cancelled(pod);
             book.blame(wanted);
+            let wanted = book.invariant_nothing_begins_once_too_many_nodes_have_failed(pod);
+            book.blame(wanted);
         });
     }
 
@@ -409,7 +416,7 @@ impl Record {
         });
     }
 
-    /// A process stores a report or a summary.
+    /// A process has stored what only a leader may.
     pub(super) fn puts(&self, who: &Who, execution: &ExecutionId, name: &str, bytes: &[u8]) {
         if name != summary::FILE_NAME {
             return;
@@ -529,13 +536,13 @@ impl Book {
             return;
         }
         self.facts.remove(execution);
+        self.checker.forget(execution);
         self.asked_all.remove(execution);
         self.ids.retain(|_, id| id != execution);
         self.told.remove(execution);
         self.journals.retain(|(id, _), _| id != execution);
         self.sent.remove(execution);
-        self.creators
-            .retain(|pod, _| !pod.contains(execution.as_str()));
+        self.creators.retain(|pod, _| !is_pod_of(pod, execution));
     }
 
     fn append(&mut self, what: fmt::Arguments<'_>) {
@@ -693,7 +700,9 @@ impl Book {
         for node in &summary.nodes {
             self.observed.refused(node)?;
         }
-        summaries::check(&summary, facts)
+        let failed_max = self.told.get(id).map_or(0, |told| told.failed_max);
+        summaries::check(&summary, facts)?;
+        summaries::check_state(&summary, self.observed.options.max_failures, failed_max)
     }
 
     fn pod_changed(&mut self, event: &WatchEvent, pod: &Stored, is_deleted: bool) {
@@ -737,7 +746,7 @@ impl Book {
             let facts = self.facts.entry(id).or_default();
             facts.pod_seen(job_pod, is_new);
             if ends {
-                facts.ended(job_pod.node);
+                facts.ended(job_pod);
             }
         }
         if !is_new {
@@ -752,9 +761,8 @@ impl Book {
             ));
         }
         let limits = &self.observed.config;
-        let late_events = (self.observed.options.faults).enables(Kind::LateEvent);
         for (uid, standing) in &self.standing {
-            if !standing.has_ended && standing.is_given_up(&self.nodes, limits, late_events) {
+            if !standing.has_ended && standing.is_given_up(&self.nodes, limits) {
                 self.checker.excuse(uid);
             }
         }
@@ -781,7 +789,7 @@ impl Book {
                 .as_ref()
                 .is_some_and(|standing| !standing.has_ended && !job_pod.is_late)
             {
-                facts.ended(job_pod.node);
+                facts.ended(job_pod);
             }
             if is_overdue {
                 facts.deleted_overdue(job_pod.node);

@@ -146,6 +146,7 @@ impl SoakOptions {
             pod_ms: (lifetime_ms, lifetime_ms),
             failure_share: 0.0,
             retries: 0,
+            max_failures: None,
             ended_pods: 0,
             executions: self.executions,
             has_shared_volume: true,

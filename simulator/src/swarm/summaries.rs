@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use controller::core::state::{NodeState, Reason};
+use controller::core::state::{ExecutionState, NodeState, Reason};
 use controller::core::summary::{ExecutionSummary, NodeSummary};
 use controller::core::views::PodPhase;
 use tokio::time::Instant;
@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::checker::{JobPod, Violation};
+use super::options::MaxFailures;
+use crate::checker::{JobPod, Violation, attempt_of};
 
 /// What is looked at in every summary.
 #[derive(Debug, Deserialize)]
@@ -57,8 +58,8 @@ struct NodeFacts {
     /// A pod was deleted that was old enough to be past a deadline.
     was_overdue: bool,
     result_acknowledged: bool,
-    /// When the newest pod that ended did, or went.
-    ended: Option<Instant>,
+    /// By attempt, when the newest pod of it that ended did, or went.
+    ended: BTreeMap<u32, Instant>,
 }
 
 impl Facts {
@@ -77,13 +78,14 @@ impl Facts {
         self.node(node).was_overdue = true;
     }
 
-    pub(super) fn ended(&mut self, node: &str) {
-        self.node(node).ended = Some(Instant::now());
+    pub(super) fn ended(&mut self, pod: &JobPod<'_>) {
+        let ended = &mut self.node(pod.node).ended;
+        ended.insert(attempt_of(pod), Instant::now());
     }
 
-    /// When the newest pod of the node that has ended did, or went.
-    pub(super) fn ended_at(&self, node: &str) -> Option<Instant> {
-        self.nodes.get(node)?.ended
+    /// When the newest pod of that attempt did, or went.
+    pub(super) fn ended_at(&self, node: &str, attempt: u32) -> Option<Instant> {
+        self.nodes.get(node)?.ended.get(&attempt).copied()
     }
 
     pub(super) fn result_acknowledged(&mut self, node: &str) {
@@ -147,6 +149,53 @@ pub(super) fn check(summary: &ExecutionSummary, facts: &Facts) -> Result<(), Vio
     }
 }
 
+/// Checks what an execution that has ended is said to have come to. At some time `failed_max` of its nodes had failed.
+///
+/// # Errors
+/// Where its nodes say otherwise.
+pub(super) fn check_state(
+    summary: &ExecutionSummary,
+    limit: Option<MaxFailures>,
+    failed_max: usize,
+) -> Result<(), Violation> {
+    let count = |states: &[NodeState]| {
+        let is_one = |node: &&NodeSummary| states.contains(&node.state);
+        summary.nodes.iter().filter(is_one).count()
+    };
+    let failed = count(&[NodeState::Failed, NodeState::Lost]);
+    let (succeeded, excluded) = (
+        count(&[NodeState::Succeeded]),
+        count(&[NodeState::Excluded]),
+    );
+    let eligible = summary.nodes.len() - excluded;
+    let exceeds = |failed: usize| limit.is_some_and(|limit| failed > limit.nodes as usize);
+    let is_fail_fast = limit.is_some_and(|limit| limit.is_fail_fast);
+    let was_stopped = is_fail_fast && exceeds(failed.max(failed_max));
+    let expected = match succeeded {
+        _ if eligible == 0 => ExecutionState::Empty,
+        _ if summary.state == ExecutionState::Cancelled => ExecutionState::Cancelled,
+        _ if exceeds(failed) => ExecutionState::Failed,
+        0 => ExecutionState::Failed,
+        all if all == eligible => ExecutionState::Succeeded,
+        _ => ExecutionState::Degraded,
+    };
+    let (id, state) = (&summary.id, summary.state);
+    // What it was stopped for may be less in the end.
+    if state != expected && !(was_stopped && state == ExecutionState::Failed) {
+        return Err(format!(
+            "execution {id} is {state:?}, and {succeeded} of {eligible} nodes succeeded, {failed} failed, of {limit:?}"
+        ));
+    }
+    let given_up = (summary.nodes.iter()).find(|node| node.reason == Some(Reason::MaxFailures));
+    match given_up {
+        Some(node) if !was_stopped => Err(format!(
+            "execution {id} has given {} up for {failed} nodes that failed, of {limit:?}",
+            node.node
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn check_node(node: &NodeSummary, facts: &NodeFacts) -> Result<(), &'static str> {
     if facts.has_late_pod {
         return Ok(());
@@ -189,6 +238,7 @@ fn is_without_pod(reason: Option<Reason>) -> bool {
                 | Reason::Template
                 | Reason::PreviousPod
                 | Reason::ExecutionDeadline
+                | Reason::MaxFailures
         )
     )
 }

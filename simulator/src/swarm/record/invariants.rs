@@ -11,7 +11,7 @@ use controller::core::state::Trigger;
 use controller::core::summary::{self, ExecutionSummary};
 use tokio::time::Instant;
 
-use super::Book;
+use super::{Book, is_pod_of};
 use crate::checker::{JobPod, Violation, attempt_of};
 use crate::state::{Stored, Target, resource};
 use crate::swarm::disturbance::Disturbance;
@@ -55,13 +55,33 @@ impl Book {
             .in_progress
             .as_ref()
             .and_then(|claim| claim.id.as_ref());
-        let is_of_it = id.is_some_and(|id| pod.contains(id.as_str()));
+        let is_of_it = id.is_some_and(|id| is_pod_of(pod, id));
         match self.cancelled {
             Some(since) if is_of_it && since.elapsed() > SENT_WITHIN => Err(format!(
                 "pod {pod} is created {} s after its execution was cancelled",
                 since.elapsed().as_secs()
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Whoever leads knows of each failure before the journal tells of it.
+    pub(super) fn invariant_nothing_begins_once_too_many_nodes_have_failed(
+        &self,
+        pod: &str,
+    ) -> Result<(), Violation> {
+        let limit = self.observed.options.max_failures;
+        let Some(limit) = limit.filter(|limit| limit.is_fail_fast) else {
+            return Ok(());
+        };
+        let mut told = (self.told.iter()).filter(|(id, _)| is_pod_of(pod, id));
+        match told.find(|(_, told)| told.failed() > limit.nodes as usize) {
+            Some((id, told)) => Err(format!(
+                "pod {pod} is created when {} nodes of {id} have failed, of at most {}",
+                told.failed(),
+                limit.nodes
+            )),
+            None => Ok(()),
         }
     }
 
@@ -159,13 +179,14 @@ impl Book {
         }
         let id = ExecutionId::parse(job_pod.execution);
         let facts = id.and_then(|id| self.facts.get(&id));
-        let ended = facts.and_then(|facts| facts.ended_at(job_pod.node));
+        let before = attempt.saturating_sub(1);
+        let ended = facts.and_then(|facts| facts.ended_at(job_pod.node, before));
         let clocks = [Disturbance::ClockSkew, Disturbance::ClockStep];
         let clocks_agree = !clocks.iter().any(|kind| options.timeline.enables(*kind));
         if attempt == 1 || job_pod.is_late || !clocks_agree {
             return Ok(());
         }
-        let pause = at_the_least(attempt_backoff(attempt - 1));
+        let pause = at_the_least(attempt_backoff(before));
         match ended.map(|ended| ended.elapsed()) {
             Some(after) if after < pause => Err(format!(
                 "pod {} is created {} s after the attempt before, and the pause is {} s",

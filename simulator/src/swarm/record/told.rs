@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use controller::core::journal::{Entry, entries_of};
+use controller::core::state::NodeState;
 
 /// What the journals of an execution tell of its pods.
 #[derive(Debug, Default)]
@@ -12,6 +13,10 @@ pub(super) struct Told {
     uids: BTreeSet<String>,
     /// Attempts that have ended.
     ends: BTreeSet<(usize, u32)>,
+    /// Nodes that have failed or are lost.
+    failed: BTreeSet<usize>,
+    /// The most of them that there were: a late result saves one.
+    pub(super) failed_max: usize,
 }
 
 impl Told {
@@ -34,6 +39,12 @@ impl Told {
                 }
                 Entry::Ended(ended) => {
                     self.ends.insert((ended.index, ended.attempts));
+                    if matches!(ended.state, NodeState::Failed | NodeState::Lost) {
+                        self.failed.insert(ended.index);
+                        self.failed_max = self.failed_max.max(self.failed.len());
+                    } else {
+                        self.failed.remove(&ended.index);
+                    }
                 }
             }
         }
@@ -41,6 +52,11 @@ impl Told {
 
     pub(super) fn has_created(&self, uid: &str) -> bool {
         self.uids.contains(uid)
+    }
+
+    /// Nodes that have failed or are lost, for good.
+    pub(super) fn failed(&self) -> usize {
+        self.failed.len()
     }
 
     pub(super) fn has_end(&self, pod: &str) -> bool {
