@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use controller::core::execution::{
-    CreateError, Effect, Event, Execution, Found, Plan, PlannedNode, StoredReports,
+    CreateError, Effect, Event, Execution, Found, NodeRun, Plan, PlannedNode, StoredReports,
 };
 use controller::core::failure::{ClusterError, ClusterErrorKind};
 use controller::core::ids::ExecutionId;
@@ -307,4 +307,51 @@ fn an_ended_pod_keeps_its_logs_until_each_container_has_one() {
         let is_saved = |effect: &Effect| matches!(effect, Effect::PodEnded { .. });
         assert_eq!(effects.iter().any(is_saved), saves, "{stored:?}");
     }
+}
+
+#[test]
+fn a_leader_that_finds_too_many_failures_creates_nothing_and_waits_for_what_runs() {
+    let failed = Entry::Ended(EndedNode {
+        index: 0,
+        state: NodeState::Failed,
+        reason: Some(Reason::PodFailed),
+        message: String::new(),
+        attempts: 1,
+        start_time: None,
+        end_time: None,
+        samples: 0,
+    });
+    let entries = vec![creating(0, 1), failed, creating(1, 1), creating(2, 1)];
+    let mut plan = plan(4);
+    (plan.limits.max_failures, plan.limits.fail_fast) = (Some(0), true);
+    let found = Found {
+        entries,
+        pods: vec![pod(1, "pod-1", PodPhase::Running)],
+        ..Found::default()
+    };
+    let (mut execution, effects) = Execution::resume(plan, found, now(100));
+    invariants::check(&execution).unwrap();
+    assert!(creates(&effects).is_empty(), "{effects:?}");
+    let step = effects.iter().find_map(|effect| match effect {
+        Effect::ReadPod { index: 2, step, .. } => Some(*step),
+        _ => None,
+    });
+    let result = Err(ClusterError::new(ClusterErrorKind::NotFound, "not found"));
+    let effects = execution.handle(
+        now(101),
+        Event::PodRead {
+            index: 2,
+            step: step.unwrap(),
+            result,
+        },
+    );
+    assert!(creates(&effects).is_empty(), "{effects:?}");
+    let states: Vec<_> = execution.nodes().iter().map(NodeRun::state).collect();
+    let expected = [
+        NodeState::Failed,
+        NodeState::Running,
+        NodeState::Failed,
+        NodeState::NotStarted,
+    ];
+    assert_eq!(states, expected);
 }
