@@ -65,13 +65,15 @@ impl Book {
         }
     }
 
-    /// Whoever leads knows of each failure before the journal tells of it.
+    /// Whoever leads knows of each failure before the journal tells of it, and from the journal of those before; where
+    /// that is on the volume of another, nobody knows.
     pub(super) fn invariant_nothing_begins_once_too_many_nodes_have_failed(
         &self,
         pod: &str,
     ) -> Result<(), Violation> {
         let limit = self.observed.options.max_failures;
-        let Some(limit) = limit.filter(|limit| limit.is_fail_fast) else {
+        let is_shared = self.observed.volume.is_some();
+        let Some(limit) = limit.filter(|limit| limit.is_fail_fast && is_shared) else {
             return Ok(());
         };
         let mut told = (self.told.iter()).filter(|(id, _)| is_pod_of(pod, id));
