@@ -51,6 +51,25 @@ async fn the_file_system_keeps_the_contract() {
     }
 }
 
+/// Again and again, because what is remembered from one report to the next may be forgotten at any moment between.
+#[tokio::test]
+async fn a_link_in_the_place_of_the_directory_is_seen_by_the_next_report() {
+    let directory = TempDir::new().unwrap();
+    let store = FsReportStore::new(directory.path().to_owned(), ReportDurability::None, "c-0");
+    for day in 10..=28 {
+        let execution = id(&format!("202601{day}0342"));
+        let path = directory.path().join(execution.as_str());
+        let put = |name| store.put(&execution, name, "content".into());
+        put("a.json").await.unwrap();
+        let moved = directory.path().join("moved");
+        fs::rename(&path, &moved).unwrap();
+        symlink(&moved, &path).unwrap();
+        assert!(put("b.json").await.is_err(), "{execution}");
+        assert_eq!(entries(&moved), ["a.json"]);
+        fs::remove_dir_all(&moved).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn foreign_entries_are_neither_listed_nor_removed() {
     let directory = TempDir::new().unwrap();

@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use self::block::Block;
-use self::commits::{Commits, Directories, Target, Written};
+use self::commits::{Commits, Target, Written};
 use self::directory::Directory;
 use self::fingerprints::Fingerprints;
 use self::quota::{Charge, OverQuota, Quota};
@@ -470,7 +470,7 @@ impl FsUpload {
             execution: self.execution.clone(),
             name: self.name.clone(),
         };
-        let write = move |directories: &mut Directories| pending.write_last(directories);
+        let write = move || pending.write_last();
         let committed = self.store.0.commits.replace(target, write).await;
         committed.map_err(|error| store_error(&self.subject(), &error))
     }
@@ -541,11 +541,9 @@ impl Pending {
     }
 
     /// Writes the end of the report, unless it is all of it and there already.
-    fn write_last(mut self, directories: &mut Directories) -> io::Result<Written> {
+    fn write_last(mut self) -> io::Result<Written> {
         if matches!(self.place, Place::None) {
-            let directory = directories.of(&self.execution, || {
-                self.store.made_execution(&self.execution)
-            })?;
+            let directory = self.store.made_execution(&self.execution)?;
             if let Some(file) = self.same_report(&directory)? {
                 return Ok(Written::Same(file));
             }

@@ -25,9 +25,6 @@ use crate::core::ids::ExecutionId;
 /// How many syncs of files are under way at a time: more are no faster.
 const SYNCING_LANES_MAX: usize = 16;
 
-/// So many reports after another find the directory of their execution open; then it is looked for again.
-const OPEN_DIRECTORY_USES: usize = 32;
-
 /// What a report has come to, before it gets its name.
 #[derive(Debug)]
 pub(super) enum Written {
@@ -38,7 +35,7 @@ pub(super) enum Written {
 }
 
 /// Writes the temporary file of a report.
-type Write = Box<dyn FnOnce(&mut Directories) -> io::Result<Written> + Send>;
+type Write = Box<dyn FnOnce() -> io::Result<Written> + Send>;
 
 /// Opens the directory of an execution.
 type Open = Box<dyn FnOnce() -> io::Result<Directory> + Send>;
@@ -187,7 +184,7 @@ impl Commits {
     pub(super) async fn replace(
         &self,
         target: Target,
-        write: impl FnOnce(&mut Directories) -> io::Result<Written> + Send + 'static,
+        write: impl FnOnce() -> io::Result<Written> + Send + 'static,
     ) -> io::Result<()> {
         self.commit(target, Work::Replace(Box::new(write))).await
     }
@@ -263,13 +260,8 @@ impl Commits {
     }
 
     /// Puts a report under its name; where, if that is to be synced.
-    fn replace_now(
-        &self,
-        name: &str,
-        write: Write,
-        directories: &mut Directories,
-    ) -> io::Result<Option<Directory>> {
-        match write(directories)? {
+    fn replace_now(&self, name: &str, write: Write) -> io::Result<Option<Directory>> {
+        match write()? {
             Written::Temporary(temporary) => {
                 self.sync(&temporary.file)?;
                 temporary.rename(name).map(Some)
@@ -377,14 +369,13 @@ enum LaneState {
 impl Lane {
     fn run(mut self) {
         self.state = LaneState::Begun;
-        let mut directories = Directories::default();
         while let Some((target, turn)) = self.next() {
             let (named, answers) = match turn {
                 Turn::Append(open, bytes, answers) => {
                     (self.commits.append_now(&target, open, &bytes), answers)
                 }
                 Turn::Replace(write, answer) => {
-                    let named = (self.commits).replace_now(&target.name, write, &mut directories);
+                    let named = self.commits.replace_now(&target.name, write);
                     (named, vec![answer])
                 }
             };
@@ -434,37 +425,6 @@ impl Drop for Lane {
     }
 }
 
-/// The directory that a lane has open.
-#[derive(Default)]
-pub(super) struct Directories {
-    open: Option<(ExecutionId, Directory)>,
-    uses: usize,
-}
-
-impl Directories {
-    /// The directory of an execution; `open` is asked for it unless it was used last.
-    ///
-    /// # Errors
-    /// That of `open`.
-    pub(super) fn of(
-        &mut self,
-        execution: &ExecutionId,
-        open: impl FnOnce() -> io::Result<Directory>,
-    ) -> io::Result<Directory> {
-        if let Some((of, directory)) = &self.open
-            && of == execution
-            && self.uses < OPEN_DIRECTORY_USES
-        {
-            self.uses += 1;
-            return Ok(directory.clone());
-        }
-        let directory = open()?;
-        self.open = Some((execution.clone(), directory.clone()));
-        self.uses = 1;
-        Ok(directory)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -473,12 +433,9 @@ mod tests {
     use super::super::quota::Charge;
     use super::*;
 
-    fn write(
-        directory: &Path,
-        number: usize,
-    ) -> impl FnOnce(&mut Directories) -> io::Result<Written> + use<> {
+    fn write(directory: &Path, number: usize) -> impl FnOnce() -> io::Result<Written> + use<> {
         let directory = Directory::open(directory).unwrap().unwrap();
-        move |_| {
+        move || {
             let temporary = Temporary::create(&directory, format!("_{number}"), Charge::free())?;
             temporary
                 .map(Written::Temporary)
@@ -522,7 +479,7 @@ mod tests {
     async fn a_write_that_panics_does_not_stop_the_next() {
         let directory = tempfile::tempdir().unwrap();
         let commits = Commits::new(ReportDurability::None);
-        let panicked = commits.replace(target("report"), |_| panic!("as a defect would"));
+        let panicked = commits.replace(target("report"), || panic!("as a defect would"));
         assert!(panicked.await.is_err());
         let committed = commits.replace(target("report"), write(directory.path(), 1));
         committed.await.unwrap();
@@ -550,8 +507,8 @@ mod tests {
             let path = directory.path();
             let replacing = (0..100).map(|number| {
                 let write = write(path, number);
-                commits.replace(target("report"), move |directories| {
-                    let written = write(directories)?;
+                commits.replace(target("report"), move || {
+                    let written = write()?;
                     if let Written::Temporary(temporary) = &written {
                         (&temporary.file).write_all(number.to_string().as_bytes())?;
                     }
