@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use indicatif::ProgressBar;
 
 use super::callee::{Called, Ceiling};
@@ -26,11 +26,11 @@ const RESULT_BYTES: usize = 150;
 /// In so many turns every node has its first result.
 const NEW_TURNS: usize = 2;
 
-/// So often each result is replaced, a turn for all.
-const REPEATS: usize = 4;
+/// How often a controller is started for those.
+const ROUNDS: usize = 5;
 
-/// How often a controller is started for all of this; the middle turn counts.
-const ROUNDS: usize = 3;
+/// So often each result of the last one is replaced, a turn for all.
+const REPEATS: usize = 8;
 
 /// Of the ceiling's, what is allowed.
 const RATE_SHARE: f64 = 0.85;
@@ -56,46 +56,57 @@ pub(super) fn measure(
     ceiling: &Path,
     interrupt: &Interrupt,
 ) -> Result<Vec<Row>> {
-    let bar = ProgressBar::new((ROUNDS * (NEW_TURNS + REPEATS)) as u64)
+    let bar = ProgressBar::new((ROUNDS * NEW_TURNS + REPEATS) as u64)
         .with_message(format!("results, reportDurability {durability}"));
-    let mut new = Turns::default();
-    let mut repeated = Turns::default();
-    // Creating files where others were deleted just now takes longer on some file systems.
-    let mut folders = Vec::new();
-    for _ in 0..ROUNDS {
-        let config = [("reportDurability", durability)];
-        let called = Called::start(binaries, NODES, &config, interrupt)?;
-        let folder = called.reports()?;
-        let ceiling = Ceiling::start(ceiling, &folder, durability == "fsync", interrupt)?;
-        let nodes = called.result_paths.len();
-        let of_new = nodes / NEW_TURNS;
-        let turns = (0..NEW_TURNS)
-            .map(|turn| (true, turn * of_new..(turn + 1) * of_new))
-            .chain((1..=REPEATS).map(|turn| (false, turn * nodes..(turn + 1) * nodes)));
-        for (turn, (is_new, numbers)) in turns.enumerate() {
-            let turns = if is_new { &mut new } else { &mut repeated };
+    let compare =
+        |(called, ceiling): &(Called, Ceiling), turns: &mut Turns, numbers: Range<usize>| {
             // Neither always finds the disk as the other left it.
-            for is_ours in [turn % 2 == 0, turn % 2 == 1] {
+            for is_ours in [bar.position() % 2 == 0, bar.position() % 2 == 1] {
                 interrupt.check()?;
                 if is_ours {
-                    let post = || post(called.address(), &called, numbers.clone());
+                    let post = || post(called.address(), called, numbers.clone());
                     turns.ours.push(costing(|| called.cost(), post)?);
                 } else {
-                    let post = || post(ceiling.address(), &called, numbers.clone());
+                    let post = || post(ceiling.address(), called, numbers.clone());
                     turns.ceiling.push(costing(|| ceiling.cost(), post)?);
                 }
             }
             bar.inc(1);
+            anyhow::Ok(())
+        };
+    // All of the new ones first, and none of their folders is removed meanwhile: for minutes after a file is gone, ext4
+    // looks at each inode that was its before it makes another.
+    let mut new = Turns::default();
+    let mut started = Vec::new();
+    for _ in 0..ROUNDS {
+        let config = [("reportDurability", durability)];
+        let called = Called::start(binaries, NODES, &config, interrupt)?;
+        let ceiling = Ceiling::start(
+            ceiling,
+            &called.reports()?,
+            durability == "fsync",
+            interrupt,
+        )?;
+        let both = (called, ceiling);
+        let nodes = both.0.result_paths.len();
+        for turn in 0..NEW_TURNS {
+            let of_turn = nodes / NEW_TURNS;
+            compare(&both, &mut new, turn * of_turn..(turn + 1) * of_turn)?;
         }
-        let stored = fs::read_dir(folder)?.count();
-        ensure!(
-            stored >= 2 * nodes,
-            "{stored} of {} results are in the directory",
-            2 * nodes
-        );
-        drop(ceiling);
-        folders.push(called.end());
+        started.push(both);
     }
+    let mut repeated = Turns::default();
+    let last = started.last().context("none was started")?;
+    let nodes = last.0.result_paths.len();
+    for turn in 1..=REPEATS {
+        compare(last, &mut repeated, turn * nodes..(turn + 1) * nodes)?;
+    }
+    let stored = fs::read_dir(last.0.reports()?)?.count();
+    ensure!(
+        stored >= 2 * nodes,
+        "{stored} of {} results are in the directory",
+        2 * nodes
+    );
     bar.finish_and_clear();
     let mut rows = new.rows(&format!("new results, {durability}"));
     rows.extend(repeated.rows(&format!("repeated results, {durability}")));
