@@ -1,4 +1,4 @@
-//! How a fake pod's posts reach the controller: over real HTTP, or straight into its callback Router.
+//! How a fake pod's posts reach the controller: over real HTTP, or straight into its callback service.
 //!
 //! A post is repeated on refusal, silence, 429 and 5xx for a bounded time, as a careful job script would; any other
 //! answer but a 2xx is final.
@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
+use controller::http::Answering;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -162,9 +162,9 @@ fn answered(status: StatusCode, headers: &HeaderMap) -> Attempt {
     }
 }
 
-/// Straight into a Router of this process: no sockets, so fit for paused time.
+/// Straight to what answers in this process: no sockets, so fit for paused time.
 #[derive(Debug, Clone)]
-pub struct InProcess(pub Router);
+pub struct InProcess(pub Answering);
 
 impl Transport for InProcess {
     async fn attempt(&self, post: &Post, _namespace: &str) -> Attempt {
@@ -337,6 +337,7 @@ fn root_cause(error: &hyper_util::client::legacy::Error) -> String {
 mod tests {
     use super::*;
     use crate::job::PostKind;
+    use axum::Router;
     use axum::response::IntoResponse as _;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -353,7 +354,7 @@ mod tests {
     /// A callback that answers with `status` the first `times` times, and 200 from then on.
     fn faulty(status: StatusCode, times: u32, seen: &Arc<AtomicU32>) -> InProcess {
         let seen = Arc::clone(seen);
-        InProcess(Router::new().fallback(move || {
+        InProcess(Answering::new(Router::new().fallback(move || {
             let count = seen.fetch_add(1, Ordering::Relaxed);
             async move {
                 if count < times {
@@ -362,7 +363,7 @@ mod tests {
                     StatusCode::OK.into_response()
                 }
             }
-        }))
+        })))
     }
 
     async fn run(transport: &impl Transport, persistence: Persistence) -> (Attempt, Duration) {
@@ -441,7 +442,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_an_attempt() {
-        let silent = InProcess(Router::new().fallback(std::future::pending::<StatusCode>));
+        let pending = Router::new().fallback(std::future::pending::<StatusCode>);
+        let silent = InProcess(Answering::new(pending));
         let (attempt, took) = run(&silent, Persistence::Once).await;
         assert_eq!(attempt, Attempt::Silent);
         assert_eq!(took, SILENCE);

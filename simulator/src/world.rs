@@ -485,7 +485,7 @@ fn controller(
     };
     let (controller, handle) = Controller::new(settings, ports, metrics);
     (
-        InProcess(http::callback::router(handle, reports, entropy, limits)),
+        InProcess(http::callback::service(handle, reports, entropy, limits)),
         controller,
     )
 }

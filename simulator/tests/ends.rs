@@ -167,7 +167,7 @@ impl Case {
             config,
         };
         let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
-        let transport = InProcess(callback::router(handle, reports, entropy, limits));
+        let transport = InProcess(callback::service(handle, reports, entropy, limits));
         let options = FleetOptions {
             nodes: self.nodes,
             lifecycle: Lifecycle::steady(LIFETIME, 0.0),

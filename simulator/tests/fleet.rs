@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::Path;
+use controller::http::Answering;
 use http::StatusCode;
 use serde_json::{Value, json};
 use simulator::apiserver::ApiServer;
@@ -54,7 +55,11 @@ impl Cluster {
             persistence: Persistence::Repeat,
             seed: Seed::of_run(1),
         };
-        let fleet = Fleet::new(api.clone(), InProcess(callback), fleet_options);
+        let fleet = Fleet::new(
+            api.clone(),
+            InProcess(Answering::new(callback)),
+            fleet_options,
+        );
         tokio::spawn(fleet.run());
         Self { api, posted }
     }

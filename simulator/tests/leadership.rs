@@ -16,6 +16,7 @@ use controller::config::pod_template::PodTemplate;
 use controller::config::{self, EnvironmentDefaults};
 use controller::core::job_pod::ExtensionVariables;
 use controller::core::leadership::Identity;
+use controller::http::Answering;
 use controller::metrics::Metrics;
 use controller::runtime::replica::{Replica, ReplicaHandle};
 use controller::runtime::{PortSet, Settings};
@@ -127,7 +128,8 @@ impl World {
             seed: Seed::of_run(1),
         };
         // What the job pods post is not what is looked at here.
-        let callback = InProcess(Router::new().fallback(async || StatusCode::OK));
+        let callback = Answering::new(Router::new().fallback(async || StatusCode::OK));
+        let callback = InProcess(callback);
         tokio::spawn(Fleet::new(api.clone(), callback, fleet_options).run());
         Self {
             store: MemoryReportStore::new(clock.clone()),

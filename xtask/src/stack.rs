@@ -270,11 +270,6 @@ impl Stack {
         )?)?)
     }
 
-    /// Stops both processes and leaves their folder.
-    pub(crate) fn end(self) -> TempDir {
-        self.directory
-    }
-
     pub(crate) fn ports(&self) -> Ports {
         self.ports
     }

@@ -1,4 +1,4 @@
-//! Uploads through the production router: the same request whole and in pieces, and what is stored of it.
+//! Uploads through the production service: the same request whole and in pieces, and what is stored of it.
 
 use std::collections::BTreeMap;
 use std::future::{Ready, ready};
@@ -90,12 +90,12 @@ fn post(content_type: &HeaderValue, body: Body) -> Answer {
             result_bytes: FILE_MAX_BYTES,
             event_bytes: FILE_MAX_BYTES,
         };
-        let router = callback::router(handle, shelf.clone(), OneUuid, limits);
+        let service = callback::service(handle, shelf.clone(), OneUuid, limits);
         let request = Request::post(format!("/report/{NODE}/{EXECUTION}/file"))
             .header(header::CONTENT_TYPE, content_type)
             .body(body)
             .expect("a request");
-        let response = router.oneshot(request).await.expect("an answer");
+        let response = service.oneshot(request).await.expect("an answer");
         let status = response.status();
         let text = response
             .into_body()

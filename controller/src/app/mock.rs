@@ -93,9 +93,9 @@ pub(super) async fn mock(
         ));
     });
     let body_limit = config.callback_body_limit;
-    let router = http::callback::router(handle.clone(), reports, OsEntropy, body_limit);
-    let router = http::callback::bounded(router, Authentication::off(), handle);
-    let router = router.merge(extension.routes);
+    let callback = http::callback::service(handle.clone(), reports, OsEntropy, body_limit);
+    let callback = http::callback::bounded(callback, Authentication::off(), handle);
+    let router = extension.routes.fallback_service(callback);
     let router = http::catch_panics(router, metrics);
     let router = router.layer(middleware::from_fn(move |request, next| {
         print_refusal(clock, request, next)

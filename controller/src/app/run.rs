@@ -349,13 +349,16 @@ async fn supervise(
         body_limit,
         authentication: authentication.clone(),
     };
-    let callback = http::callback::router(handle.clone(), reports.clone(), OsEntropy, rules);
+    let callback = http::callback::service(handle.clone(), reports.clone(), OsEntropy, rules);
     let callback = relay::callbacks(callback, relay.clone());
     let callback = http::callback::bounded(callback, authentication, handle.clone());
     let pages = relay::reports(http::reports::router(reports.clone()), relay);
     let probes = http::probes::router(handle.clone(), reports);
     let routers = [
-        (listeners.callback, callback.merge(extension.routes)),
+        (
+            listeners.callback,
+            extension.routes.fallback_service(callback),
+        ),
         (listeners.reports, pages),
         (
             listeners.metrics,

@@ -19,9 +19,9 @@ use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
+use axum::handler::Handler as _;
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
@@ -30,9 +30,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{Instrument as _, debug, info, warn};
 
 pub use self::authentication::Authentication;
-use self::authentication::{Shown, unauthorized};
+use self::authentication::{Claim, Shown, unauthorized};
 pub use self::bounds::bounded;
-use self::target::{Endpoint, Target};
+use self::target::Endpoint;
+use super::Answering;
 use super::body_memory::{BodyMemory, Share};
 use super::error::HttpError;
 use super::server::TooSlow;
@@ -72,7 +73,7 @@ impl From<CallbackBodyLimit> for CallbackRules {
 const READ_BYTES_MAX: u32 = 8 << 20;
 
 /// What requests share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Api<R, E> {
     replica: ReplicaHandle,
     reports: R,
@@ -83,7 +84,7 @@ struct Api<R, E> {
     /// The document at [`contract::PATH`].
     openapi: Bytes,
     /// The newest execution of which it was logged that somebody calls back without a token.
-    told: Arc<Mutex<Option<ExecutionId>>>,
+    told: Mutex<Option<ExecutionId>>,
 }
 
 /// What a request has while this replica leads.
@@ -124,13 +125,13 @@ struct Caller {
     attempt: Option<u32>,
 }
 
-/// The router of the callback port.
-pub fn router<R: ReportStore, E: Entropy>(
+/// The callback API.
+pub fn service<R: ReportStore, E: Entropy>(
     replica: impl Into<ReplicaHandle>,
     reports: R,
     entropy: E,
     rules: impl Into<CallbackRules>,
-) -> Router {
+) -> Answering {
     let rules = rules.into();
     let openapi = Bytes::from(contract::openapi(&rules));
     let CallbackRules {
@@ -148,28 +149,26 @@ pub fn router<R: ReportStore, E: Entropy>(
         },
         authentication,
         openapi,
-        told: Arc::default(),
+        told: Mutex::default(),
     };
-    Router::new()
-        .fallback(dispatch::<R, E>)
-        .layer(DefaultBodyLimit::disable())
-        .with_state(api)
+    Answering::new(dispatch::<R, E>.with_state(Arc::new(api)))
 }
 
 /// Answers every request, and counts the answers by endpoint and code.
 async fn dispatch<R: ReportStore, E: Entropy>(
-    State(api): State<Api<R, E>>,
-    request: Request,
+    State(api): State<Arc<Api<R, E>>>,
+    mut request: Request,
 ) -> Response {
-    let target = Target::parse(request.uri().path());
-    let endpoint = target.as_ref().map(|target| target.endpoint).ok();
-    let label = endpoint.map_or("other", Endpoint::as_str);
     let is_post = request.method() == Method::POST;
-    let response = match target {
-        Ok(target) => api.answer(target, request).await.into_response(),
-        Err(_) if request.uri().path() == contract::PATH => api.document(request.method()),
-        Err(error) => error.into_response(),
+    let (endpoint, response) = match Claim::of(&mut request, &api.authentication) {
+        Ok(claim) => {
+            let answer = api.answer(&claim, request).await;
+            (Some(claim.target.endpoint), answer.into_response())
+        }
+        Err(_) if request.uri().path() == contract::PATH => (None, api.document(request.method())),
+        Err(refusal) => (refusal.endpoint, refusal.error.into_response()),
     };
+    let label = endpoint.map_or("other", Endpoint::as_str);
     debug_assert!(
         !is_post
             || endpoint.is_none_or(|endpoint| contract::documents(endpoint, response.status())),
@@ -184,11 +183,7 @@ async fn dispatch<R: ReportStore, E: Entropy>(
 }
 
 impl<R: ReportStore, E: Entropy> Api<R, E> {
-    async fn answer(&self, target: Target, request: Request) -> Result<(), HttpError> {
-        if request.method() != Method::POST {
-            return Err(HttpError::method_not_allowed("POST"));
-        }
-        let shown = self.authentication.check(&target, request.headers())?;
+    async fn answer(&self, claim: &Claim, request: Request) -> Result<(), HttpError> {
         // `http::relay` takes such an answer for its cue.
         let leading = self.replica.leading();
         let handle = leading.map_err(|why| HttpError::elsewhere(why.to_string()))?;
@@ -199,11 +194,12 @@ impl<R: ReportStore, E: Entropy> Api<R, E> {
             limits: self.limits,
             memory: self.memory.clone(),
         };
-        let caller = callbacks.admit(target.node, &target.execution, shown)?;
-        if shown == Shown::Nothing {
+        let caller = callbacks.admit(claim)?;
+        if claim.shown == Shown::Nothing {
             self.note_without_token(&caller);
         }
-        callbacks.answer(caller, target.endpoint, request).await
+        let endpoint = claim.target.endpoint;
+        callbacks.answer(caller, endpoint, request).await
     }
 
     fn document(&self, method: &Method) -> Response {
@@ -249,10 +245,11 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
         }
     }
 
-    fn admit(&self, node: String, execution: &str, shown: Shown) -> Result<Caller, HttpError> {
+    fn admit(&self, claim: &Claim) -> Result<Caller, HttpError> {
+        let (node, execution) = (&*claim.target.node, &*claim.target.execution);
         // Asked first: what is read meanwhile is admitted by then.
-        let is_unread = self.handle.is_unread(&node, execution);
-        let execution = match self.handle.admits(&node, execution) {
+        let is_unread = self.handle.is_unread(node, execution);
+        let execution = match self.handle.admits(node, execution) {
             Some(execution) => execution,
             // `http::relay` holds it.
             None if is_unread => {
@@ -268,17 +265,17 @@ impl<R: ReportStore, E: Entropy> Callbacks<R, E> {
             }
             None => return Err(not_admitted()),
         };
-        let attempt = match shown {
+        let attempt = match claim.shown {
             Shown::Attempt(attempt) => Some(attempt),
             Shown::Nothing | Shown::Whatever => None,
         };
-        if attempt.is_some() && self.handle.have_tokens_ended(&execution, &node) {
+        if attempt.is_some() && self.handle.have_tokens_ended(&execution, node) {
             return Err(unauthorized(
                 "token: it ended ten minutes after its job pod",
             ));
         }
         Ok(Caller {
-            node,
+            node: node.to_owned(),
             execution,
             attempt,
         })
@@ -358,10 +355,9 @@ pub(super) enum Reading {
 }
 
 /// How the body of a request is read; none where it gets its answer without a leader.
-pub(super) fn reading(authentication: &Authentication, request: &Request) -> Option<Reading> {
-    let target = Target::parse(request.uri().path()).ok()?;
-    authentication.check(&target, request.headers()).ok()?;
-    (request.method() == Method::POST).then_some(match target.endpoint {
+pub(super) fn reading(authentication: &Authentication, request: &mut Request) -> Option<Reading> {
+    let claim = Claim::of(request, authentication).ok()?;
+    Some(match claim.target.endpoint {
         Endpoint::Result | Endpoint::Event => Reading::Whole,
         Endpoint::File => Reading::Streamed,
     })

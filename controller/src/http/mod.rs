@@ -10,15 +10,22 @@ pub mod relay;
 pub mod reports;
 pub mod server;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use tower::util::BoxCloneSyncService;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::error;
 
 use crate::metrics::Metrics;
+
+/// What answers every request of a port by itself: a Router looks up each path, which callbacks would pay for at every
+/// layer.
+pub type Answering = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// Turns a panic of a handler into a 500, counted: remote input must not reach one, and must not end the process if it
 /// does.

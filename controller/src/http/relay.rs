@@ -16,6 +16,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::handler::Handler as _;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::Stream;
@@ -28,6 +29,7 @@ use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
 use self::kept_body::{KeptBody, KeptBodyError};
+use super::Answering;
 use super::body_memory::BodyMemory;
 use super::callback::{self, Authentication, Reading};
 use super::error::{Elsewhere, HttpError};
@@ -86,45 +88,43 @@ pub struct Relay<F> {
     pub hold: Duration,
 }
 
-/// A router of this process behind its relay.
+/// What answers in this process, behind its relay.
 #[derive(Debug)]
 struct Relayed<F> {
-    router: Router,
+    inner: Answering,
     relay: Relay<F>,
     /// For what is kept of bodies.
     memory: BodyMemory,
 }
 
 impl<F> Relayed<F> {
-    fn new(router: Router, relay: Relay<F>) -> Arc<Self> {
+    fn new(inner: Answering, relay: Relay<F>) -> Arc<Self> {
         let memory = BodyMemory::new();
         Arc::new(Self {
-            router,
+            inner,
             relay,
             memory,
         })
     }
 }
 
-/// The router of the callback port, whichever replica leads.
-pub fn callbacks<F: Forward>(router: Router, relay: Relay<F>) -> Router {
-    Router::new()
-        .fallback(callback::<F>)
-        .with_state(Relayed::new(router, relay))
+/// The callback API, whichever replica leads.
+pub fn callbacks<F: Forward>(inner: Answering, relay: Relay<F>) -> Answering {
+    Answering::new(callback::<F>.with_state(Relayed::new(inner, relay)))
 }
 
-/// The router of the file server's port, whichever replica leads.
+/// The file server, whichever replica leads.
 pub fn reports<F: Forward>(router: Router, relay: Relay<F>) -> Router {
     Router::new()
         .fallback(page::<F>)
-        .with_state(Relayed::new(router, relay))
+        .with_state(Relayed::new(Answering::new(router), relay))
 }
 
 async fn callback<F: Forward>(
     State(relayed): State<Arc<Relayed<F>>>,
-    request: Request,
+    mut request: Request,
 ) -> Response {
-    let Some(reading) = callback::reading(&relayed.relay.authentication, &request) else {
+    let Some(reading) = callback::reading(&relayed.relay.authentication, &mut request) else {
         // No leader is needed to say what is wrong with it.
         return relayed.here(request).await;
     };
@@ -170,7 +170,7 @@ async fn page<F: Forward>(State(relayed): State<Arc<Relayed<F>>>, request: Reque
 
 impl<F> Relayed<F> {
     async fn here(&self, request: Request) -> Response {
-        let answered = self.router.clone().oneshot(request).await;
+        let answered = self.inner.clone().oneshot(request).await;
         answered.unwrap_or_else(|never| match never {})
     }
 }

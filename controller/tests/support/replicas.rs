@@ -127,9 +127,10 @@ impl Site {
             forward: self.network.clone(),
             hold: self.config.callback_hold_timeout,
         };
-        let router = callback::router(handle.clone(), reports.clone(), entropy, limits);
-        let router = relay::callbacks(router, relay.clone());
-        let callback = callback::bounded(router, Authentication::off(), handle.clone());
+        let callback = callback::service(handle.clone(), reports.clone(), entropy, limits);
+        let callback = relay::callbacks(callback, relay.clone());
+        let callback = callback::bounded(callback, Authentication::off(), handle.clone());
+        let callback = Router::new().fallback_service(callback);
         let pages = relay::reports(server::reports::router(reports.clone()), relay);
         self.network.listen(name, 8090, callback.clone());
         self.network.listen(name, 8080, pages.clone());

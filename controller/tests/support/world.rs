@@ -152,8 +152,9 @@ impl Setup {
         };
         let (controller, handle) = Controller::new(settings, ports, Arc::clone(&metrics));
         let authentication = rules.authentication.clone();
-        let router = callback::router(handle.clone(), reports.clone(), entropy, rules);
-        let router = callback::bounded(router, authentication, handle.clone());
+        let callback = callback::service(handle.clone(), reports.clone(), entropy, rules);
+        let callback = callback::bounded(callback, authentication, handle.clone());
+        let router = Router::new().fallback_service(callback);
         World {
             setup,
             cluster,

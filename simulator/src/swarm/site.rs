@@ -13,9 +13,9 @@ use controller::core::callback_token::CallbackTokens;
 use controller::core::job_pod::ExtensionVariables;
 use controller::core::leadership::Identity;
 use controller::core::lease::ReplicaAddress;
-use controller::http;
 use controller::http::callback::{Authentication, CallbackRules};
 use controller::http::relay::{self, Relay};
+use controller::http::{self, Answering};
 use controller::metrics::Metrics;
 use controller::ports::cluster::Cluster;
 use controller::runtime::configuration::{ConfigMapSource, Configuration, Data};
@@ -111,7 +111,7 @@ pub(super) struct Process {
     /// Where the others reach it.
     pub(super) host: String,
     volume: Volume,
-    router: Router,
+    callbacks: Answering,
     is_ending: AtomicBool,
 }
 
@@ -483,9 +483,9 @@ impl Site {
             body_limit: config.callback_body_limit,
             authentication,
         };
-        let router = http::callback::router(handle.clone(), reports, entropy, rules);
-        let router = relay::callbacks(router, relay);
-        let reachable = while_it_runs(router.clone(), life.clone());
+        let callbacks = http::callback::service(handle.clone(), reports, entropy, rules);
+        let callbacks = relay::callbacks(callbacks, relay);
+        let reachable = while_it_runs(callbacks.clone(), life.clone());
         self.network.listen(&address, PORT, reachable);
         let process = Arc::new(Process {
             who,
@@ -494,7 +494,7 @@ impl Site {
             handle,
             host: address,
             volume,
-            router,
+            callbacks,
             is_ending: AtomicBool::new(false),
         });
         self.place(slot).process = Some(Arc::clone(&process));
@@ -553,13 +553,13 @@ fn key_for(purpose: Purpose) -> SigningKey {
     key.expect("it is long enough").for_purpose(purpose)
 }
 
-/// The router of a process as others reach it.
-fn while_it_runs(router: Router, life: Life) -> Router {
+/// What answers callbacks in a process, as others reach it.
+fn while_it_runs(callbacks: Answering, life: Life) -> Router {
     Router::new().fallback(move |request: axum::extract::Request| {
-        let (router, life) = (router.clone(), life.clone());
+        let (callbacks, life) = (callbacks.clone(), life.clone());
         async move {
             life.runs().await;
-            let answered = router.oneshot(request).await;
+            let answered = callbacks.oneshot(request).await;
             life.runs().await;
             answered.unwrap_or_else(|never| match never {})
         }
@@ -606,7 +606,7 @@ impl Transport for Service {
         }
         let answer = async {
             life.runs().await;
-            let transport = InProcess(process.router.clone());
+            let transport = InProcess(process.callbacks.clone());
             let attempt = transport.attempt(post, namespace).await;
             if !life.is_over() {
                 let (record, volume) = (&self.0.record, &process.volume);

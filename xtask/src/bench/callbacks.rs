@@ -61,7 +61,8 @@ pub(super) fn measure(
     let compare =
         |(called, ceiling): &(Called, Ceiling), turns: &mut Turns, numbers: Range<usize>| {
             // Neither always finds the disk as the other left it.
-            for is_ours in [bar.position() % 2 == 0, bar.position() % 2 == 1] {
+            let is_even = bar.position().is_multiple_of(2);
+            for is_ours in [is_even, !is_even] {
                 interrupt.check()?;
                 if is_ours {
                     let post = || post(called.address(), called, numbers.clone());

@@ -116,11 +116,6 @@ impl Called {
         self.stack.controller_cost()
     }
 
-    /// Stops it and leaves its folder.
-    pub(super) fn end(self) -> TempDir {
-        self.stack.end()
-    }
-
     /// Where its reports are.
     ///
     /// # Errors

@@ -4,9 +4,12 @@
 //! call back: that is the leader's to know, while every replica can tell a right token from a wrong one before it keeps
 //! anything of a request.
 
-use http::{HeaderMap, StatusCode, header};
+use std::sync::Arc;
 
-use super::target::Target;
+use axum::extract::Request;
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::target::{Endpoint, Target};
 use crate::config::CallbackAuth;
 use crate::core::callback_token::CallbackTokens;
 use crate::http::error::HttpError;
@@ -28,6 +31,51 @@ pub(super) enum Shown {
     Nothing,
     /// Nothing that matters.
     Whatever,
+}
+
+/// A post that is let in: what it asks for, and what it has shown. It is looked at once, and goes with the request.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) target: Target,
+    pub(super) shown: Shown,
+}
+
+/// Why a request is not let in.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// Where its path names one.
+    pub(super) endpoint: Option<Endpoint>,
+    pub(super) error: HttpError,
+}
+
+impl Claim {
+    /// What an earlier layer found, or what there is to be found. All layers have the same rules.
+    ///
+    /// # Errors
+    /// 400 or 404 for the path, 405, 401, the first that applies.
+    pub(super) fn of(
+        request: &mut Request,
+        authentication: &Authentication,
+    ) -> Result<Arc<Self>, Refusal> {
+        if let Some(found) = request.extensions().get::<Arc<Self>>() {
+            return Ok(Arc::clone(found));
+        }
+        let target = Target::parse(request.uri().path()).map_err(|error| Refusal {
+            endpoint: None,
+            error,
+        })?;
+        let refused = |error| Refusal {
+            endpoint: Some(target.endpoint),
+            error,
+        };
+        if request.method() != Method::POST {
+            return Err(refused(HttpError::method_not_allowed("POST")));
+        }
+        let shown = (authentication.check(&target, request.headers())).map_err(refused)?;
+        let claim = Arc::new(Self { target, shown });
+        request.extensions_mut().insert(Arc::clone(&claim));
+        Ok(claim)
+    }
 }
 
 impl Authentication {
@@ -61,7 +109,7 @@ impl Authentication {
 
     /// # Errors
     /// 401 for a wrong token, and for none where one is required.
-    pub(super) fn check(&self, target: &Target, headers: &HeaderMap) -> Result<Shown, HttpError> {
+    fn check(&self, target: &Target, headers: &HeaderMap) -> Result<Shown, HttpError> {
         let Some(tokens) = &self.tokens else {
             return Ok(Shown::Whatever);
         };

@@ -8,16 +8,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{Request, State};
+use axum::handler::Handler as _;
 use axum::response::{IntoResponse as _, Response};
-use http::{Method, StatusCode};
+use http::StatusCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use super::authentication::Authentication;
+use super::authentication::{Authentication, Claim};
 use super::target::{Endpoint, Target};
+use crate::http::Answering;
 use crate::http::error::HttpError;
 use crate::runtime::replica::ReplicaHandle;
 
@@ -33,10 +34,10 @@ const UPLOAD_PATIENCE: Duration = Duration::from_secs(30);
 /// When a pod that had too many posts may come again.
 const POD_PAUSE: Duration = Duration::from_secs(1);
 
-/// A router whose posts are counted.
+/// Posts are counted before they are answered.
 #[derive(Debug)]
 struct Bounded {
-    router: Router,
+    inner: Answering,
     authentication: Authentication,
     replica: ReplicaHandle,
     /// The posts under way by node and execution, as their paths name them.
@@ -46,37 +47,32 @@ struct Bounded {
 
 type Pod = (String, String);
 
-/// The router of the callback port, with so many posts at a time.
+/// The callback API, with so many posts at a time.
 pub fn bounded(
-    router: Router,
+    inner: Answering,
     authentication: Authentication,
     replica: impl Into<ReplicaHandle>,
-) -> Router {
+) -> Answering {
     let bounded = Bounded {
-        router,
+        inner,
         authentication,
         replica: replica.into(),
         pods: Mutex::default(),
         uploads: Semaphore::new(UPLOADS_MAX),
     };
-    Router::new().fallback(post).with_state(Arc::new(bounded))
+    Answering::new(post.with_state(Arc::new(bounded)))
 }
 
-async fn post(State(bounded): State<Arc<Bounded>>, request: Request) -> Response {
-    let target = Target::parse(request.uri().path()).ok().filter(|target| {
-        let is_let_in = bounded.authentication.check(target, request.headers());
-        request.method() == Method::POST && is_let_in.is_ok()
-    });
-    let Some(target) = target else {
+async fn post(State(bounded): State<Arc<Bounded>>, mut request: Request) -> Response {
+    let Ok(claim) = Claim::of(&mut request, &bounded.authentication) else {
         // It gets its answer without a look at its body.
         return bounded.here(request).await;
     };
-    let endpoint = target.endpoint;
-    match bounded.enter(target).await {
+    match bounded.enter(&claim.target).await {
         Ok(_under_way) => bounded.here(request).await,
         Err(refusal) => {
             let own = bounded.replica.metrics().own();
-            own.callback_answered(endpoint.as_str(), refusal.status.as_u16());
+            own.callback_answered(claim.target.endpoint.as_str(), refusal.status.as_u16());
             refusal.into_response()
         }
     }
@@ -84,12 +80,13 @@ async fn post(State(bounded): State<Arc<Bounded>>, request: Request) -> Response
 
 impl Bounded {
     async fn here(&self, request: Request) -> Response {
-        let answered = self.router.clone().oneshot(request).await;
+        let answered = self.inner.clone().oneshot(request).await;
         answered.unwrap_or_else(|never| match never {})
     }
 
-    async fn enter(&self, target: Target) -> Result<UnderWay<'_>, HttpError> {
-        let of_pod = OfPod::enter(self, (target.node, target.execution)).ok_or_else(|| {
+    async fn enter(&self, target: &Target) -> Result<UnderWay<'_>, HttpError> {
+        let pod = (target.node.clone(), target.execution.clone());
+        let of_pod = OfPod::enter(self, pod).ok_or_else(|| {
             let message = format!(
                 "posts: this job pod has {POD_POSTS_MAX} under way, the limit; come again when one is answered"
             );
