@@ -4,6 +4,7 @@
 //! holds an execution's files exactly when its name is an id; everything else there is somebody else's.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// The id of one execution: 12 or 14 digits that are a time. Its directory, label and metric label.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ExecutionId(Box<str>);
+pub struct ExecutionId(Arc<str>);
 
 impl ExecutionId {
     /// The id of a time, to the minute.
@@ -73,7 +74,7 @@ impl TryFrom<String> for ExecutionId {
 
 impl From<ExecutionId> for String {
     fn from(id: ExecutionId) -> Self {
-        id.0.into()
+        id.as_str().to_owned()
     }
 }
 
@@ -83,7 +84,7 @@ impl fmt::Display for ExecutionId {
     }
 }
 
-fn format_utc(time: Timestamp, format: &str) -> Box<str> {
+fn format_utc(time: Timestamp, format: &str) -> Arc<str> {
     time.to_zoned(TimeZone::UTC)
         .strftime(format)
         .to_string()
