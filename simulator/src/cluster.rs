@@ -307,8 +307,8 @@ impl SimCluster {
         });
         let watch = Watch {
             cluster: self.clone(),
+            changes: self.api.subscribe_to(watched.row),
             watched,
-            changes: self.api.subscribe(),
             cursor,
             ready: VecDeque::new(),
         };
@@ -527,7 +527,7 @@ impl SimCluster {
         let space = Some(&*self.namespace);
         let selector = Selector::name(name);
         self.traffic.request("watch", row.plural);
-        let changes = self.api.subscribe();
+        let changes = self.api.subscribe_to(row);
         let cursor = self
             .api
             .read(|state| state.watch(row, space, selector, WatchFrom::Now));

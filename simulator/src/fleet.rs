@@ -190,7 +190,7 @@ impl<T: Transport> Fleet<T> {
 
     /// Runs the nodes until dropped.
     pub async fn run(mut self) {
-        let mut changes = self.api.subscribe();
+        let mut changes = self.api.subscribe_to(&resource::PODS);
         for outage in self.options.irregularities.outages.clone() {
             self.queue
                 .push(Instant::now() + outage.begin, Due::Outage(outage));

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
 struct Signal {
-    revision: AtomicU64,
+    version: AtomicU64,
     is_over: AtomicBool,
     changed: Notify,
 }
@@ -19,28 +19,28 @@ struct Signal {
 pub(super) struct Announcer(Arc<Signal>);
 
 impl Announcer {
-    pub(super) fn new(revision: u64) -> Self {
+    pub(super) fn new(version: u64) -> Self {
         let signal = Signal {
-            revision: AtomicU64::new(revision),
+            version: AtomicU64::new(version),
             ..Signal::default()
         };
         Self(Arc::new(signal))
     }
 
-    /// The state is of this revision now.
-    pub(super) fn announce(&self, revision: u64) {
-        if self.0.revision.fetch_max(revision, Ordering::AcqRel) < revision {
+    /// The state, or what is told of it, is of this version now.
+    pub(super) fn announce(&self, version: u64) {
+        if self.0.version.fetch_max(version, Ordering::AcqRel) < version {
             self.0.changed.notify_waiters();
         }
     }
 
-    pub(super) fn revision(&self) -> u64 {
-        self.0.revision.load(Ordering::Acquire)
+    pub(super) fn version(&self) -> u64 {
+        self.0.version.load(Ordering::Acquire)
     }
 
     pub(super) fn subscribe(&self) -> Changes {
         Changes {
-            seen: self.revision(),
+            seen: self.version(),
             signal: Arc::clone(&self.0),
         }
     }
@@ -67,7 +67,7 @@ pub struct Changes {
 impl Changes {
     /// What has changed so far counts as told.
     pub fn mark_unchanged(&mut self) {
-        self.seen = self.signal.revision.load(Ordering::Acquire);
+        self.seen = self.signal.version.load(Ordering::Acquire);
     }
 
     /// Returns when the state has changed since the last time. Cancel safe.
@@ -79,9 +79,9 @@ impl Changes {
             let mut notified = pin!(self.signal.changed.notified());
             // Before the look, so that nothing is missed in between.
             notified.as_mut().enable();
-            let revision = self.signal.revision.load(Ordering::Acquire);
-            if revision != self.seen {
-                self.seen = revision;
+            let version = self.signal.version.load(Ordering::Acquire);
+            if version != self.seen {
+                self.seen = version;
                 return Ok(());
             }
             if self.signal.is_over.load(Ordering::Acquire) {
@@ -121,7 +121,7 @@ mod tests {
         let mut changes = announcer.subscribe();
         announcer.announce(4);
         announcer.announce(2);
-        assert_eq!((announcer.revision(), changes.changed().await), (4, Ok(())));
+        assert_eq!((announcer.version(), changes.changed().await), (4, Ok(())));
         drop(announcer);
         assert_eq!(changes.changed().await, Err(Gone));
     }

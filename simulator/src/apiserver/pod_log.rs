@@ -9,11 +9,14 @@ use super::ApiServer;
 use super::query::Query;
 use super::respond::text;
 use crate::state::Status;
+use crate::state::resource::PODS;
 
 /// Which log, and how far it has been sent.
 struct Follow {
     server: ApiServer,
+    /// The pods: the one may end.
     changed: super::Changes,
+    logged: super::Changes,
     namespace: String,
     pod: String,
     container: String,
@@ -43,7 +46,8 @@ pub(super) fn serve(
             "previous terminated container {container:?} in pod {pod:?} not found"
         )));
     }
-    let changed = server.subscribe();
+    let changed = server.subscribe_to(&PODS);
+    let logged = server.subscribe_to_logs();
     let (start, shown, ended) = server.read(|state| {
         let log = state.pod_log(namespace, pod, Some(container))?;
         let start = tail.map_or(0, |lines| tail_start(log.text, lines));
@@ -60,6 +64,7 @@ pub(super) fn serve(
     let follow = Follow {
         server: server.clone(),
         changed,
+        logged,
         namespace: namespace.to_owned(),
         pod: pod.to_owned(),
         container: container.to_owned(),
@@ -105,7 +110,11 @@ impl Follow {
             if ended {
                 return None;
             }
-            self.changed.changed().await.ok()?;
+            tokio::select! {
+                biased;
+                changed = self.changed.changed() => changed.ok()?,
+                logged = self.logged.changed() => logged.ok()?,
+            }
         }
     }
 }

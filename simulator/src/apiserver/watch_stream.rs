@@ -59,7 +59,7 @@ pub(super) fn serve(
     form: Form,
 ) -> Result<Response<Body>, Status> {
     let from = begin(server, query)?;
-    let changed = server.subscribe();
+    let changed = server.subscribe_to(row);
     let cursor = server.read(|state| state.watch(row, namespace, selector, from));
     let start = Instant::now();
     let deadline = start + query.timeout()?.unwrap_or(DEFAULT_TIMEOUT);

@@ -130,8 +130,8 @@ impl<'a> Target<'a> {
 pub struct State {
     tables: BTreeMap<&'static str, Table>,
     version: u64,
-    /// Counts every change, those of pod logs included.
-    revision: u64,
+    /// Counts what is added to pod logs.
+    log_version: u64,
     identities: Identities,
     allocator: Allocator,
     logs: pod_log::Logs,
@@ -152,7 +152,7 @@ impl State {
         let mut state = Self {
             tables,
             version: 0,
-            revision: 0,
+            log_version: 0,
             identities: Identities::new(options.seed),
             allocator: Allocator {
                 service_addresses: 0,
@@ -183,10 +183,16 @@ impl State {
         self.version
     }
 
-    /// Rises with every write and with every line of a pod's log; what watchers wait on.
+    /// Rises with whatever is added to a pod's log.
     #[must_use]
-    pub fn revision(&self) -> u64 {
-        self.revision
+    pub fn log_version(&self) -> u64 {
+        self.log_version
+    }
+
+    /// The version of the newest change of each storage, always in the same order.
+    pub fn newest(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let tables = self.tables.iter();
+        tables.map(|(storage, table)| (*storage, table.newest()))
     }
 
     fn table(&self, row: &'static Row) -> &Table {
@@ -199,7 +205,6 @@ impl State {
 
     fn next_version(&mut self) -> u64 {
         self.version += 1;
-        self.revision += 1;
         self.version
     }
 

@@ -35,7 +35,7 @@ impl State {
                 containers.insert(container.to_owned(), text.to_owned());
             }
         }
-        self.revision += 1;
+        self.log_version += 1;
     }
 
     /// The log of a pod's container; of its only one when none is named.
