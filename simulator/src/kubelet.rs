@@ -364,10 +364,10 @@ fn conditions(report: &Report, sighting: &Sighting) -> Value {
     let seen = rfc3339(sighting.seen);
     let now = rfc3339(sighting.now);
     let condition = |kind: &str, since: &str, reason: Option<&str>, holds: bool| {
+        // And the `lastProbeTime`, null, which the API server shows.
         let mut condition = Map::with_capacity(5);
         condition.insert("type".into(), kind.into());
         condition.insert("status".into(), if holds { "True" } else { "False" }.into());
-        condition.insert("lastProbeTime".into(), Value::Null);
         condition.insert("lastTransitionTime".into(), since.into());
         if let Some(reason) = reason {
             condition.insert("reason".into(), reason.into());

@@ -64,20 +64,22 @@ pub(super) fn prune_nulls(value: &mut Value) {
 pub(super) fn fixed(new: &Object, old: &Object) -> Vec<Cause> {
     let (meta, was) = (&new.metadata, &old.metadata);
     let mut causes = Vec::new();
-    let mut check = |field: &str, is_changed: bool, value: Value| {
-        if is_changed {
-            let field = format!("metadata.{field}");
-            causes.push(Cause::invalid(field, &value, "field is immutable"));
-        }
+    let mut refuse = |field: &str, value: Value| {
+        let field = format!("metadata.{field}");
+        causes.push(Cause::invalid(field, &value, "field is immutable"));
     };
-    let created = meta.creation_timestamp;
-    let is_other = created.is_some() && created != was.creation_timestamp;
-    check("creationTimestamp", is_other, json!(created));
+    if let Some(created) = meta.creation_timestamp
+        && was.creation_timestamp != Some(created)
+    {
+        refuse("creationTimestamp", json!(created));
+    }
     if was.deletion_timestamp.is_none() {
-        let deletion = meta.deletion_timestamp;
-        check("deletionTimestamp", deletion.is_some(), json!(deletion));
-        let grace = meta.deletion_grace_period_seconds;
-        check("deletionGracePeriodSeconds", grace.is_some(), json!(grace));
+        if let Some(deletion) = meta.deletion_timestamp {
+            refuse("deletionTimestamp", json!(deletion));
+        }
+        if let Some(grace) = meta.deletion_grace_period_seconds {
+            refuse("deletionGracePeriodSeconds", json!(grace));
+        }
     }
     causes
 }
@@ -225,7 +227,9 @@ pub(super) fn show_times(status: &mut Map<String, Value>, times: &[&str]) {
     };
     for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
         for time in times {
-            condition.entry(*time).or_insert(Value::Null);
+            if !condition.contains_key(*time) {
+                condition.insert((*time).to_owned(), Value::Null);
+            }
         }
     }
 }
