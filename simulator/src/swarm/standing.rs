@@ -24,7 +24,11 @@ pub(super) fn at_the_least(time: Duration) -> Duration {
 
 /// The nodes there are.
 #[derive(Debug, Default)]
-pub(super) struct Nodes(BTreeMap<Arc<str>, Node>);
+pub(super) struct Nodes {
+    by_name: BTreeMap<Arc<str>, Node>,
+    /// Whether one was ever deleted, replaced or not Ready.
+    have_suffered: bool,
+}
 
 #[derive(Debug)]
 struct Node {
@@ -44,7 +48,7 @@ impl Nodes {
             |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
         let is_ready = node.list("/status/conditions").iter().any(is_ready);
         let metadata = &node.metadata;
-        let known = (self.0)
+        let known = (self.by_name)
             .entry(Arc::clone(&metadata.name))
             .or_insert_with(|| Node {
                 uid: Arc::clone(&metadata.uid),
@@ -56,10 +60,12 @@ impl Nodes {
         if known.uid != metadata.uid {
             known.uid = Arc::clone(&metadata.uid);
             known.since = Instant::now();
+            self.have_suffered = true;
         }
         let was_ready = known.not_ready_since.is_none();
         if !(is_ready && was_ready) {
             known.last_not_ready = Some(Instant::now());
+            self.have_suffered = true;
         }
         known.not_ready_since = if is_ready {
             None
@@ -75,27 +81,28 @@ impl Nodes {
     }
 
     pub(super) fn deleted(&mut self, name: &str) {
-        self.0.remove(name);
+        self.by_name.remove(name);
+        self.have_suffered = true;
     }
 
     /// The uid that the node had at that time, where it is the same node still.
     pub(super) fn uid_at(&self, name: &str, then: Instant) -> Option<Arc<str>> {
-        let node = self.0.get(name).filter(|node| node.since <= then)?;
+        let node = (self.by_name.get(name)).filter(|node| node.since <= then)?;
         Some(Arc::clone(&node.uid))
     }
 
     /// Whether no list of nodes that was made after that time can have it as an eligible one.
     pub(super) fn is_ineligible_since(&self, name: &str, then: Instant) -> bool {
-        let since = self.0.get(name).and_then(|node| node.ineligible_since);
+        let since = (self.by_name.get(name)).and_then(|node| node.ineligible_since);
         since.is_some_and(|since| since < then)
     }
 
     pub(super) fn is_eligible(&self, name: &str) -> bool {
-        (self.0.get(name)).is_some_and(|node| node.ineligible_since.is_none())
+        (self.by_name.get(name)).is_some_and(|node| node.ineligible_since.is_none())
     }
 
     pub(super) fn is_ready(&self, name: &str) -> bool {
-        (self.0.get(name)).is_some_and(|node| node.not_ready_since.is_none())
+        (self.by_name.get(name)).is_some_and(|node| node.not_ready_since.is_none())
     }
 }
 
@@ -161,7 +168,7 @@ impl Standing {
 
     /// Whether its node has been there and ready for as long as the pod has.
     pub(super) fn has_stood_on_a_ready_node(&self, nodes: &Nodes) -> bool {
-        let node = nodes.0.get(&*self.node);
+        let node = nodes.by_name.get(&*self.node);
         node.is_some_and(|node| {
             let is_same = Some(&node.uid) == self.node_uid.as_ref();
             is_same && node.last_not_ready.is_none_or(|last| last < self.created)
@@ -179,15 +186,24 @@ impl Standing {
         let passed = |since: Option<Instant>, limit: Duration| {
             since.is_some_and(|since| now.saturating_duration_since(since) >= at_the_least(limit))
         };
-        let node = nodes.0.get(&*self.node);
-        let Some(node) = node.filter(|node| Some(&node.uid) == self.node_uid.as_ref()) else {
+        let Some(node_uid) = &self.node_uid else {
             return true;
+        };
+        // It is asked of every pod at every create: where all is well with the nodes, this one is not looked up.
+        let away = if nodes.have_suffered {
+            let node = nodes.by_name.get(&*self.node);
+            let Some(node) = node.filter(|node| node.uid == *node_uid) else {
+                return true;
+            };
+            node.not_ready_since
+        } else {
+            None
         };
         let lost = config.node_lost_timeout;
         let stop = lost.max(STOP_MIN);
         let runs_too_long =
             (config.pod_run_deadline).is_some_and(|limit| passed(self.running_since, limit + stop));
-        passed(node.not_ready_since, lost)
+        passed(away, lost)
             || passed(self.terminating_since, self.grace + stop)
             || passed(self.hopeless_since, stop)
             || passed(Some(self.created), config.pod_start_deadline + stop)
