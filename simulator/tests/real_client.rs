@@ -91,12 +91,13 @@ fn disturbed(times: &[(Disturbance, u32)]) {
     });
 }
 
-/// What befalls calls and watches, at these rates; and leaders end, so that there is more to recover.
-fn befallen(rates: &[(Kind, f64)]) {
-    let kinds = rates.iter().map(|(kind, _)| AnyKind::Fault(*kind));
-    scenario(kinds, |options| {
+/// What befalls calls and watches, at these rates, and what happens meanwhile, so many times each.
+fn befallen(rates: &[(Kind, f64)], times: &[(Disturbance, u32)]) {
+    let faults = rates.iter().map(|(kind, _)| AnyKind::Fault(*kind));
+    let disturbances = times.iter().map(|(kind, _)| AnyKind::Disturbance(*kind));
+    scenario(faults.chain(disturbances), |options| {
         options.faults = Plan::of(rates.iter().copied());
-        options.timeline = Timeline::of([(Disturbance::Crash, 2)]);
+        options.timeline = Timeline::of(times.iter().copied());
     });
 }
 
@@ -131,18 +132,35 @@ fn a_leader_does_not_reach_the_api_server() {
 }
 
 #[test]
+fn a_leader_reaches_everything_but_its_lease() {
+    disturbed(&[(Disturbance::LeaseRefused, 12)]);
+}
+
+#[test]
 fn watches_expire() {
-    befallen(&[
-        (Kind::GoneInStream, 0.1),
-        (Kind::GoneAtStart, 0.5),
-        (Kind::MissedState, 0.1),
-        (Kind::WatchCut, 0.1),
-    ]);
+    befallen(
+        &[
+            (Kind::GoneInStream, 0.1),
+            (Kind::GoneAtStart, 0.5),
+            (Kind::MissedState, 0.1),
+            (Kind::WatchCut, 0.1),
+        ],
+        &[(Disturbance::Crash, 2)],
+    );
+}
+
+#[test]
+fn pods_are_deleted_while_the_watch_tells_nothing() {
+    // No leader ends: whoever takes over reads everything anew.
+    befallen(
+        &[(Kind::MissedState, 0.5)],
+        &[(Disturbance::PodDeleted, 20)],
+    );
 }
 
 #[test]
 fn the_api_server_asks_to_wait_at_every_other_call() {
-    befallen(&[(Kind::TooManyRequests, 0.4)]);
+    befallen(&[(Kind::TooManyRequests, 0.4)], &[(Disturbance::Crash, 2)]);
 }
 
 /// Everything at once that a client can meet, as drawn from the seed; but for what the swarm cannot judge from outside:

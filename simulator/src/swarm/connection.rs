@@ -18,9 +18,11 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use super::disturbance::{Disturbances, Sign};
 use super::life::{Cut, Life, Who};
 use super::site;
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, Query, Route, parse_route, status_response};
 use crate::faults::Faults;
 use crate::layer::{ConnectionLost, FaultLayer, FaultService};
+use crate::state::Status;
+use crate::state::resource::LEASES;
 
 /// The service that a client of the API server sends its requests to. Clones are the same connection.
 #[derive(Debug, Clone)]
@@ -61,11 +63,24 @@ impl Connection {
             Some(Cut::Silent) => self.life.hears().await,
             Some(Cut::AnswersLost) | None => {}
         }
-        let response = self.inner.oneshot(request).await?;
+        let response = if self.life.is_lease_cut() && is_call_for_the_lease(&request) {
+            self.disturbances.show(Sign::Cut, Some(self.who.slot));
+            status_response(&Status::unclassified("etcdserver: request timed out"))
+        } else {
+            self.inner.oneshot(request).await?
+        };
         self.life.hears().await;
         let life = self.life;
         Ok(response.map(|body| Body::from_stream(arriving(body.into_data_stream(), life))))
     }
+}
+
+/// Whether it reads or writes the Lease; its watch is another matter.
+fn is_call_for_the_lease(request: &Request<Body>) -> bool {
+    let path = request.uri().path();
+    let is_watch = Query::parse(request.uri().query().unwrap_or_default()).flag("watch");
+    let is_lease = matches!(parse_route(path), Ok(Route::Resource(place)) if std::ptr::eq(place.row, &raw const LEASES));
+    is_lease && !is_watch
 }
 
 /// What is read of a body, as it arrives.
